@@ -1,0 +1,213 @@
+"""Every exception a user can meet, in one tree.
+
+::
+
+    PrefectException
+    ├── PrefectLiteError ........... ours; each carries a sentence that says what to do next
+    │   ├── ConfigurationError ..... a setting or option has an impossible value
+    │   ├── BrokerError
+    │   │   ├── BrokerUnreachable .. no broker answered within the connect timeout
+    │   │   ├── AuthenticationFailed (401/403: the token is wrong; never retried)
+    │   │   ├── ProtocolVersionError the broker speaks another protocol version
+    │   │   ├── StoreUnavailable ... the broker is up, its Redis is not
+    │   │   └── EmbeddedStartError . the local broker could not be started
+    │   ├── SubmitError ............ a run was not accepted
+    │   │   ├── QueueFull
+    │   │   ├── PayloadTooLarge
+    │   │   ├── IdempotencyConflict
+    │   │   └── OptionNotPortable
+    │   ├── SerializationError ..... a value cannot be encoded or decoded
+    │   │   └── EnvelopeRejected ... unsigned, altered or meant for something else
+    │   ├── RunExpired ............. no record of this run is left
+    │   ├── DuplicateTaskKey
+    │   ├── BatchError ............. several runs of a batch were refused
+    │   └── RemoteError ............ stands for an exception that could not be rebuilt here
+    ├── MissingResult, UnfinishedRun
+    ├── FailedRun ── UpstreamFailedRun
+    ├── CrashedRun, CancelledRun
+    ├── ParameterTypeError, SignatureMismatchError
+    ├── ParameterBindError (TypeError), ReservedArgumentError (TypeError)
+    └── MappingLengthMismatch, MappingMissingIterable
+
+``TimeoutError`` stays Python's own: ``result(timeout=...)`` raises it.
+"""
+
+from __future__ import annotations
+
+
+class PrefectException(Exception):
+    """Base of everything raised by this package."""
+
+
+class PrefectLiteError(PrefectException):
+    """Base of the errors that Prefect itself does not have."""
+
+
+class ConfigurationError(PrefectLiteError, ValueError):
+    """A setting or a task option has an impossible value."""
+
+
+class BrokerError(PrefectLiteError):
+    """Something between this process and the store."""
+
+
+class BrokerUnreachable(BrokerError, ConnectionError):
+    """No broker answered within the connect timeout."""
+
+
+class AuthenticationFailed(BrokerError):
+    """The broker refused the token (HTTP 401 or 403); repeating can't help."""
+
+
+class ProtocolVersionError(BrokerError):
+    """Broker and peer have no protocol version in common."""
+
+
+class StoreUnavailable(BrokerError):
+    """The broker is up, but its Redis did not answer in time."""
+
+
+class EmbeddedStartError(BrokerError):
+    """The local broker or its Valkey server could not be started."""
+
+
+class SubmitError(PrefectLiteError):
+    """A run was not accepted; nothing was stored.
+
+    Attributes:
+        run_id: Id of the refused run, 32 hex digits.
+        code: Machine code of the refusal.
+    """
+
+    def __init__(self, text: str, *, run_id: str = "", code: str = "") -> None:
+        super().__init__(text)
+        self.run_id = run_id
+        self.code = code
+
+
+class QueueFull(SubmitError):
+    """A queue limit is reached.
+
+    Attributes:
+        retry_after_seconds: When the broker suggests to try again.
+    """
+
+    retry_after_seconds: float = 1.0
+
+
+class PayloadTooLarge(SubmitError):
+    """Arguments or a result are over ``max_payload_bytes``."""
+
+
+class IdempotencyConflict(SubmitError):
+    """The same run id or idempotency key came with other arguments."""
+
+
+class OptionNotPortable(SubmitError):
+    """An option changed by ``with_options`` is a callable, which can't travel with a run."""
+
+
+class SerializationError(PrefectLiteError):
+    """A value can't be encoded or decoded."""
+
+
+class EnvelopeRejected(SerializationError):
+    """A payload is unsigned, altered, signed by an unknown key, or meant for another run."""
+
+
+class RunExpired(PrefectLiteError):
+    """The broker has no record of this run (any more)."""
+
+
+class DuplicateTaskKey(PrefectLiteError, ValueError):
+    """Two different tasks with one key can't be served together."""
+
+
+class BatchError(PrefectLiteError):
+    """Some runs of a batch were refused.
+
+    Attributes:
+        errors: The refusals, by run id (32 hex digits).
+    """
+
+    def __init__(self, text: str, errors: dict[str, Exception]) -> None:
+        super().__init__(text)
+        self.errors = errors
+
+
+class RemoteError(PrefectLiteError):
+    """Stands in for a remote exception that can't be rebuilt in this process.
+
+    Attributes:
+        type_name: Qualified name of the original type.
+        remote_message: ``str()`` of the original.
+        remote_traceback: Formatted traceback of the worker.
+    """
+
+    def __init__(self, type_name: str, remote_message: str = "", remote_traceback: str = "") -> None:
+        super().__init__(type_name, remote_message, remote_traceback)
+        self.type_name = type_name
+        self.remote_message = remote_message
+        self.remote_traceback = remote_traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.remote_message}"
+
+
+class RemoteTraceback(Exception):
+    """The ``__cause__`` of an exception that was raised on a worker: its traceback as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+class MissingResult(PrefectException):
+    """A completed run has no result to give."""
+
+
+class UnfinishedRun(PrefectException):
+    """A result was asked of a run that has not ended."""
+
+
+class FailedRun(PrefectException):
+    """A run ended without a result."""
+
+
+class CrashedRun(PrefectException):
+    """A run's workers died until no lease was left."""
+
+
+class CancelledRun(PrefectException):
+    """A run was cancelled or expired before it ended."""
+
+
+class UpstreamFailedRun(FailedRun):
+    """A run this one waited for did not complete."""
+
+
+class ParameterTypeError(PrefectException):
+    """An argument does not fit its annotation."""
+
+
+class SignatureMismatchError(PrefectException, TypeError):
+    """Parameters don't match the function's signature."""
+
+
+class ParameterBindError(TypeError, PrefectException):
+    """Arguments don't bind to the function's signature."""
+
+
+class ReservedArgumentError(PrefectException, TypeError):
+    """A function uses a parameter name that calls reserve."""
+
+
+class MappingLengthMismatch(PrefectException):
+    """``map`` got iterables of different lengths."""
+
+
+class MappingMissingIterable(PrefectException):
+    """``map`` got no iterable."""

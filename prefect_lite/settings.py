@@ -1,0 +1,132 @@
+"""Settings, from environment variables ``PREFECT_LITE_*`` (and ``PREFECT_LITE_HOME/settings.env``).
+
+All protocol times are settings, so that a test suite can run the real system with short ones. Loaded on
+first use, never at import: pydantic-settings is slow to import and most processes only need defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from prefect_lite.exceptions import ConfigurationError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def default_home() -> Path:
+    """``PREFECT_LITE_HOME``, else ``~/.prefect_lite``."""
+    home = os.environ.get("PREFECT_LITE_HOME")
+    return Path(home).expanduser() if home else Path.home() / ".prefect_lite"
+
+
+class Settings(BaseSettings):
+    """One object for client, worker and broker; each field names its unit and default."""
+
+    model_config = SettingsConfigDict(env_prefix="PREFECT_LITE_", extra="ignore", frozen=True)
+
+    # Where things are
+    home: Path = Field(default_factory=default_home, description="Keys, tokens, data and logs of this account.")
+    runtime_dir: Path | None = Field(
+        default=None, description="Short private directory for sockets; default under XDG_RUNTIME_DIR or /tmp."
+    )
+    broker_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="ws:// or wss:// URLs, comma-separated; empty: the embedded broker."
+    )
+    namespace: str = Field(default="default", description="Separates applications on one Redis.")
+
+    # Trust
+    client_token: str = Field(default="", description="Bearer token for clients.")
+    worker_token: str = Field(default="", description="Bearer token for workers.")
+    admin_token: str = Field(default="", description="Bearer token for administration.")
+    keyring: str = Field(default="", description="Path of the payload keyring; empty: HOME/keyring.json.")
+
+    # Connections
+    connect_timeout_seconds: float = Field(default=10.0, gt=0)
+    handshake_timeout_seconds: float = Field(default=10.0, gt=0)
+    write_deadline_seconds: float = Field(default=10.0, gt=0, description="No progress on a frame: closed.")
+    backoff_min_seconds: float = Field(default=0.1, gt=0)
+    backoff_max_seconds: float = Field(default=15.0, gt=0)
+    max_payload_bytes: int = Field(default=32 * MIB, gt=0)
+    watch_refresh_seconds: float = Field(default=5.0, gt=0, description="Futures re-read this often.")
+
+    # Leases
+    lease_seconds: float = Field(default=15.0, gt=0)
+    renew_seconds: float = Field(default=5.0, gt=0)
+    disconnect_grace_seconds: float = Field(default=5.0, ge=0)
+    max_lost: int = Field(default=3, ge=0, description="Lost leases before a run is Crashed.")
+    suspect_group_max: int = Field(
+        default=50, ge=1, description="Runs lost together with more than this many are not isolated at once."
+    )
+
+    # Broker
+    redis_url: str = Field(default="", description="redis://, rediss:// or unix:// URL; empty: embedded.")
+    shards: int = Field(default=1, ge=1, le=4096)
+    appendfsync: str = Field(default="everysec", pattern="^(no|everysec|always)$")
+    idle_seconds: float = Field(default=600.0, gt=0, description="Embedded broker stops after this.")
+    poll_seconds: float = Field(default=1.0, gt=0, description="Longest cost of a lost wake-up hint.")
+    reap_seconds: float = Field(default=0.5, gt=0)
+    retention_seconds: float = Field(default=30.0, gt=0)
+    redis_wait_seconds: float = Field(default=5.0, gt=0, description="Submits are refused after this.")
+    result_ttl_seconds: float = Field(default=86_400.0, gt=0)
+    min_result_ttl_seconds: float = Field(default=600.0, gt=0)
+    idempotency_seconds: float = Field(default=86_400.0, gt=0)
+    max_dead: int = Field(default=10_000, ge=1)
+    max_connections: int = Field(default=10_000, ge=1)
+    max_pending_handshakes: int = Field(default=1_000, ge=1)
+    max_pending_writes: int = Field(default=50_000, ge=1, description="Store operations waiting in a broker.")
+    max_queue_length: int = Field(default=2_000_000, ge=1, description="READY runs per task key and priority.")
+    max_log_lines: int = Field(default=1_000, ge=0, description="Kept per run.")
+
+    # Worker
+    limit: int = Field(default=10, ge=1)
+    grace_seconds: float = Field(default=30.0, ge=0, description="To finish after SIGTERM.")
+    hung_seconds: float = Field(default=2.0, gt=0, description="From a deadline until a coroutine is given up.")
+
+    log_level: str = Field(default="INFO")
+
+    @field_validator("broker_url", mode="before")
+    @classmethod
+    def _split_urls(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        for url in value:
+            if not str(url).startswith(("ws://", "wss://", "ws+unix://")):
+                raise ValueError(f"{url!r} is not a ws://, wss:// or ws+unix:// URL")
+        return value
+
+
+@lru_cache(maxsize=1)
+def _load() -> Settings:
+    return load_settings()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment anew, with ``overrides`` winning.
+
+    Raises:
+        ConfigurationError: A value does not fit; names the variable and the rule.
+    """
+    env_file = default_home() / "settings.env"
+    try:
+        return Settings(_env_file=env_file if env_file.is_file() else None, **overrides)  # pyright: ignore[reportCallIssue]
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"PREFECT_LITE_{'_'.join(str(part) for part in error['loc'][:1]).upper()}: {error['msg']}"
+            for error in exc.errors()
+        )
+        raise ConfigurationError(f"Bad setting. {problems}.") from None
+
+
+def get_settings() -> Settings:
+    """The settings of this process, read once; ``get_settings.cache_clear()`` reads them anew."""
+    return _load()
+
+
+get_settings.cache_clear = _load.cache_clear  # type: ignore[attr-defined]
