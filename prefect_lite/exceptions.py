@@ -25,6 +25,7 @@
     ├── MissingResult, UnfinishedRun
     ├── FailedRun ── UpstreamFailedRun
     ├── CrashedRun, CancelledRun
+    ├── TaskRunTimeoutError (TimeoutError), MissingContextError (RuntimeError)
     ├── ParameterTypeError, SignatureMismatchError
     ├── ParameterBindError (TypeError), ReservedArgumentError (TypeError)
     └── MappingLengthMismatch, MappingMissingIterable
@@ -187,6 +188,14 @@ class CancelledRun(PrefectException):
 
 class UpstreamFailedRun(FailedRun):
     """A run this one waited for did not complete."""
+
+
+class TaskRunTimeoutError(TimeoutError, PrefectException):
+    """A run was stopped at its ``timeout_seconds``; its state is ``TimedOut``."""
+
+
+class MissingContextError(PrefectException, RuntimeError):
+    """Something that works inside a run only was used outside of one."""
 
 
 class ParameterTypeError(PrefectException):

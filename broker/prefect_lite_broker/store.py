@@ -15,7 +15,7 @@ from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Sub
 
 class SubmitReply(NamedTuple):
     run_id: str
-    status: str  # accepted, exists (same run again), conflict, full, unavailable
+    status: str  # accepted, exists (same run again), conflict, full, unavailable, unsupported
     existing_id: str = ""  # the run an idempotency key stands for, when it is another one
     text: str = ""
     retry_after_seconds: float = -1.0
@@ -48,7 +48,7 @@ class CommitReply(NamedTuple):
 
 class CancelReply(NamedTuple):
     run_id: str
-    status: str  # cancelled, cancelling, already (ended before), unknown
+    status: str  # cancelled (now or before), cancelling, already (ended otherwise), unknown, unavailable
     session: str = ""  # who runs it
     token: str = ""
     state: RunState | None = None
@@ -62,6 +62,7 @@ class Resumed(NamedTuple):
 class RenewReply(NamedTuple):
     status: str  # ok, moved, unknown
     revoked: list[list[str]]  # of the leases the worker named, those it holds no longer
+    cancelling: list[list[str]] = []  # noqa: RUF012  # leases to be cancelled, should the hint have got lost
 
 
 class LeaseEvent(NamedTuple):
@@ -98,7 +99,13 @@ class Store(Protocol):
     # -- hot path ---------------------------------------------------------------------------------
     def submit(self, msg: Submit, done: Callable[[SubmitReply], None]) -> None: ...
     def claim(
-        self, session: str, epoch: int, shard: int, number: int, limit: int, done: Callable[[ClaimReply], None]
+        self,
+        session: str,
+        epoch: int,
+        shard: int,
+        number: int,
+        limit: int,
+        done: Callable[[ClaimReply], None],
     ) -> None: ...
     def started(self, run_id: str, token: str, attempt: int) -> None: ...
     def finish(self, msg: Finish, done: Callable[[CommitReply], None]) -> None: ...

@@ -1,0 +1,109 @@
+"""The read-only HTTP of a broker, on the port of its websockets, and who may open one.
+
+``/healthz`` says that the process turns its loop, ``/readyz`` that it can accept runs, ``/metrics`` is for
+Prometheus (with a token). Everything that changes something is a websocket verb: the websockets library
+refuses request bodies, and so do we.
+"""
+
+from __future__ import annotations
+
+import json
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.http11 import Request, Response
+
+from prefect_lite_broker.auth import NO_ROLES, Auth
+from prefect_lite_broker.queries import broker_facts
+
+if TYPE_CHECKING:
+    from prefect_lite_broker.hub import Hub
+
+WEBSOCKET_PATHS = ("/", "/ws")
+
+
+def decide(hub: Hub, auth: Auth, request: Request) -> Response | frozenset[str]:
+    """Answer an HTTP request, or say which roles the websocket it asks for may take."""
+    path = request.path.partition("?")[0]
+    if path == "/healthz":
+        return _plain(HTTPStatus.OK, "ok\n")
+    if path == "/readyz":
+        return _readiness(hub)
+    roles = _roles(auth, request)
+    if path == "/metrics":
+        return _metrics(hub) if roles else _unauthorized()
+    if path not in WEBSOCKET_PATHS:
+        return _plain(HTTPStatus.NOT_FOUND, f"There is nothing at {path[:100]}.\n")
+    if "Origin" in request.headers:
+        # Only browsers send it, and no page has any business here.
+        return _plain(HTTPStatus.FORBIDDEN, "This endpoint is not for browsers.\n")
+    if not roles:
+        return _unauthorized()
+    if hub.stopping:
+        return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "The broker is stopping.\n")
+    if len(hub.peers) >= hub.settings.max_connections:
+        return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "The broker has as many connections as it may.\n")
+    return roles
+
+
+def _roles(auth: Auth, request: Request) -> frozenset[str]:
+    try:
+        return auth.roles(request.headers.get("Authorization", ""))
+    except MultipleValuesError:
+        return NO_ROLES
+
+
+def _unauthorized() -> Response:
+    response = _plain(
+        HTTPStatus.UNAUTHORIZED,
+        "The token is missing or wrong. Clients and workers need the one of this broker, from "
+        "PREFECT_LITE_CLIENT_TOKEN or PREFECT_LITE_WORKER_TOKEN, or from tokens.json in the same home.\n",
+    )
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _readiness(hub: Hub) -> Response:
+    ready = hub.store.healthy and not hub.stopping
+    facts: dict[str, Any] = {
+        "ready": ready,
+        "store": "ok" if hub.store.healthy else "away",
+        "stopping": hub.stopping,
+        "broker": hub.broker_id,
+        "version": hub.version,
+    }
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return _respond(status, json.dumps(facts) + "\n", "application/json")
+
+
+def _metrics(hub: Hub) -> Response:
+    facts = broker_facts(hub)
+    counters: dict[str, int] = facts["counters"]
+    lines = [
+        f"prefect_lite_broker_connections {facts['connections']}",
+        f"prefect_lite_broker_workers {facts['workers']}",
+        f"prefect_lite_broker_watches {facts['watches']}",
+        f"prefect_lite_broker_store_healthy {int(facts['store_healthy'])}",
+    ]
+    lines += [f"prefect_lite_store_{name} {value}" for name, value in sorted(counters.items())]
+    return _respond(HTTPStatus.OK, "\n".join(lines) + "\n", "text/plain; version=0.0.4; charset=utf-8")
+
+
+def _plain(status: HTTPStatus, text: str) -> Response:
+    return _respond(status, text, "text/plain; charset=utf-8")
+
+
+def _respond(status: HTTPStatus, text: str, content_type: str) -> Response:
+    body = text.encode()
+    headers = Headers(
+        [
+            ("Date", formatdate(usegmt=True)),
+            ("Connection", "close"),
+            ("Content-Length", str(len(body))),
+            ("Content-Type", content_type),
+            ("Cache-Control", "no-store"),
+        ]
+    )
+    return Response(status.value, status.phrase, headers, body)

@@ -1,0 +1,95 @@
+"""What all connections of a broker share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from prefect_lite.exceptions import BrokerError
+from prefect_lite.protocol.messages import Cancel
+from prefect_lite.settings import Settings
+from prefect_lite_broker.dispatch import Dispatch
+from prefect_lite_broker.notices import Notices
+from prefect_lite_broker.store import Store
+from prefect_lite_broker.watches import Watches
+
+if TYPE_CHECKING:
+    from prefect_lite_broker.sessions import Peer
+
+logger = logging.getLogger(__name__)
+
+
+class Hub:
+    """The store, the dispatch, the watches, and who is connected.
+
+    Attributes:
+        peers: Every open websocket.
+        workers: Worker sessions by id; a resumed session replaces its older connection.
+        delayed: Called with seconds when a run was delayed by this broker.
+        ask_stop: Called with a reason when an administrator asks the broker to stop.
+        stopping: No new work is begun.
+        unsent: Bytes of bodies and results that wait for slow peers.
+        empty_since: Loop time at which the last connection ended.
+    """
+
+    def __init__(self, settings: Settings, store: Store, *, broker_id: str, version: str) -> None:
+        self.settings = settings
+        self.store = store
+        self.broker_id = broker_id
+        self.version = version
+        self.loop = asyncio.get_running_loop()
+        self.dispatch = Dispatch(store, self.shard_of)
+        self.watches = Watches(store)
+        self.notices = Notices(store, self.dispatch)
+        self.peers: set[Peer] = set()
+        self.workers: dict[str, Peer] = {}
+        self.delayed: Callable[[float], None] = lambda _seconds: None
+        self.ask_stop: Callable[[str], None] = lambda _reason: None
+        self.stopping = False
+        self.unsent = 0
+        self.started_at = time.time()
+        self.empty_since = self.loop.time()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def shard_of(self, run_id: str) -> int:
+        """The shard that holds a run: the low 12 bits of its id decide."""
+        return int(run_id[-3:], 16) % self.store.shards
+
+    def catch_up(self) -> None:
+        """Tell peers what they were too slow to be told before."""
+        for peer in list(self.peers):
+            peer.catch_up()
+
+    def cancel_lease(self, session: str, run_id: str, token: str) -> None:
+        """Tell a worker of this broker, if it is one, to stop a lease."""
+        worker = self.workers.get(session)
+        if worker is not None:
+            worker.send(Cancel(0, run_id, token))
+
+    def spawn(self, duty: Coroutine[Any, Any, None], what: str) -> None:
+        """Run something rare in the background; it is awaited when the broker stops."""
+        task = self.loop.create_task(self._guard(duty, what))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, duty: Coroutine[Any, Any, None], what: str) -> None:
+        try:
+            await duty
+        except BrokerError as exc:
+            logger.debug("%s: %s", what, exc)
+        except Exception:
+            logger.exception("%s failed", what)
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for background duties, at most so long; then cancel them."""
+        tasks = set(self._tasks)
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)

@@ -1,0 +1,74 @@
+"""The key map: every Redis key of a namespace, and which shard a run lives in.
+
+All keys of a shard start with ``pl:{<namespace>:<shard>}:`` and so share one hash slot; the scripts get
+this prefix as their only KEYS entry and build the rest. ``q`` is ``<task key>:<lane>``.
+
+=====================  ======  =======================================================================
+key                    type    content
+=====================  ======  =======================================================================
+``ready:<q>``          LIST    run ids; lane ``0`` (default) to ``9``, higher first; lane ``s``: suspects,
+                               runs that lost a lease alone, of which a session holds one at most
+``open``               ZSET    the non-empty ready lists, by lane and then by when last served
+``delayed``            ZSET    run id by due time (ETA, retry backoff)
+``expires``            ZSET    run id by expiry; waiting runs end there
+``r:<run>``            HASH    the record, fields below
+``b:<run>``            STRING  the body while the run may still execute, then its result. Apart from the
+                               record because one value over 64 bytes turns a compact hash into a table
+                               of about three times its size
+``s:<session>``        HASH    ``e`` epoch, ``n`` last claim number, ``b`` its token base, ``k`` task keys
+                               (msgpack), ``u`` the suspect it holds, ``d`` digest, ``i`` info (msgpack),
+                               ``at`` opened ms, ``g`` runs held when its lease ended (it is dying)
+``h:<session>``        HASH    what it holds: run id -> token
+``c:<session>``        HASH    of these, the ones to be cancelled: run id -> token
+``sessions``           ZSET    session by lease deadline
+``tick``               STRING  when the reaper last looked
+``dead``               ZSET    runs that lost too many leases, kept with their bodies for a replay
+``idem:<key>:<idem>``  STRING  run id and fingerprint that an idempotency key stands for
+``log:<run>``          LIST    packed log lines
+``ev``                 pub/sub wake-up hints
+``blocked:<run>``, ``deps:<run>``, ``unblock``: kept for runs that wait for others
+=====================  ======  =======================================================================
+
+``pl:{<namespace>}:meta`` (HASH) holds shard count and schema, written at first start.
+
+Record fields: ``st`` state letter (``RunPhase.code``), ``d`` ``<submitted ms>:<q>``, ``fp`` fingerprint,
+``n`` name, ``op`` rare options (msgpack map), ``o`` session and ``t`` token of the lease, ``ct`` token of
+the last commit that did not end the run, ``a`` attempt started last (absent: 1), ``na`` attempt asked for
+by RETRY, ``sm`` started ms, ``e`` ended ms, ``l`` leases lost, ``su`` suspect, ``du`` due ms, ``nm`` and
+``ms`` name and message of the end, ``rm`` message of the last RETRY. Times are Redis TIME in ms.
+"""
+
+from __future__ import annotations
+
+from prefect_lite.exceptions import ConfigurationError
+
+SCHEMA_VERSION = 1
+
+
+def prefix(namespace: str, shard: int) -> bytes:
+    """Start of all keys of a shard."""
+    return f"pl:{{{namespace}:{shard}}}:".encode()
+
+
+def meta_key(namespace: str) -> str:
+    return f"pl:{{{namespace}}}:meta"
+
+
+def shard_of(run_id: str, shards: int) -> int:
+    """The low 12 bits of a run id choose its shard.
+
+    Raises:
+        ValueError: The id does not end in hex digits.
+    """
+    return int(run_id[-3:], 16) % shards
+
+
+def check_namespace(namespace: str) -> None:
+    """
+    Raises:
+        ConfigurationError: The name would break the hash tag of the keys.
+    """
+    if not namespace or len(namespace) > 64 or any(char in "{}:" or char.isspace() for char in namespace):
+        raise ConfigurationError(
+            f"Namespace {namespace!r} must have 1 to 64 characters, none of them a brace, a colon or a space."
+        )

@@ -1,0 +1,163 @@
+-- Leases ready runs to a session: suspects first (one at a time), then by priority, equal ones in turn.
+-- KEYS  1 prefix
+-- ARGV  1 session, 2 epoch, 3 claim number, 4 limit, 5 token base (random), 6 record ttl ms,
+--       7 idempotency ms, 8 body bytes at most (one larger body goes alone)
+-- Returns {status, drained 0|1, then per run: run id, token, task key, attempt, lost, body};
+--       status o ok, m moved (other epoch, or a number of the past), u unknown session
+-- The same number returns the same runs. O(open lists + runs): one LPOP per list, one HMGET and one
+-- HSET per run, one MGET and one HSET for the batch.
+--@include base
+--@include ready
+--@include hints
+--@include ending
+local session, number, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+local base, ttl, keep, budget = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local sk, hk = P .. 's:' .. session, P .. 'h:' .. session
+local s = call('HMGET', sk, 'e', 'n', 'b', 'k', 'u')
+if not s[1] then return { 'u' } end
+local last = tonumber(s[2])
+if s[1] ~= ARGV[2] or number < last then return { 'm' } end
+
+local function attempt_of(a, na)
+  return math.max(tonumber(a or 1), tonumber(na or 1))
+end
+
+if number == last then -- the answer to this number got lost: what it gave is told by the token base
+  local out, held = { 'o', 0 }, call('HGETALL', hk)
+  for i = 1, #held, 2 do
+    if string.sub(held[i + 1], 1, #s[3]) == s[3] then
+      local v = call('HMGET', P .. 'r:' .. held[i], 'd', 'a', 'na', 'l')
+      local _, q = cut(v[1] or '::')
+      local n = #out
+      out[n + 1], out[n + 2], out[n + 3] = held[i], held[i + 1], string.sub(q, 1, -3)
+      out[n + 4], out[n + 5] = attempt_of(v[2], v[3]), tonumber(v[4] or 0)
+      out[n + 6] = call('GET', P .. 'b:' .. held[i]) or ''
+    end
+  end
+  return out
+end
+
+local function lists_of(keys) -- the open lists this session serves, best first
+  local mine, some = {}, {}
+  for _, key in ipairs(keys) do
+    mine[key] = true
+  end
+  local open = call('ZRANGE', P .. 'open', 0, 255)
+  if #open < 256 then
+    for _, q in ipairs(open) do
+      if mine[string.sub(q, 1, -3)] then some[#some + 1] = q end
+    end
+    return some
+  end
+  -- Too many open lists to look through: ask for ours by name.
+  local ranked = {}
+  for _, key in ipairs(keys) do
+    local names = { key .. ':s' }
+    for priority = 0, 9 do
+      names[#names + 1] = key .. ':' .. priority
+    end
+    for i, score in ipairs(call('ZMSCORE', P .. 'open', unpack(names))) do
+      if score then ranked[#ranked + 1] = { tonumber(score), names[i] } end
+    end
+  end
+  table.sort(ranked, function(a, b) return a[1] < b[1] end)
+  for i, pair in ipairs(ranked) do
+    some[i] = pair[2]
+  end
+  return some
+end
+
+local ids, count, out, held, blobs = {}, 0, { 'o', 1 }, {}, {}
+local expired, suspect, full = {}, s[5], false
+
+-- Takes up to `want` runs of one list; returns how many, and whether the list may hold more.
+local function take(q, want)
+  local task, popped = string.sub(q, 1, -3), call('LPOP', P .. 'ready:' .. q, want)
+  if not popped then
+    call('ZREM', P .. 'open', q)
+    return 0, false
+  end
+  local taken = 0
+  for i, run in ipairs(popped) do
+    local rk = P .. 'r:' .. run
+    local v = call('HMGET', rk, 'st', 'a', 'na', 'l', 'op')
+    if v[1] == 'R' then -- cancelled ids stay in the list and are skipped here
+      local o = v[5] and cmsgpack.unpack(v[5])
+      if o and o.x and o.x <= now then
+        end_cancelled(run, v[5], 'Expired', 'not started before it expired', ttl, keep)
+        expired[#expired + 1] = run
+      else
+        if o and o.z then
+          budget = budget - o.z
+          if budget < 0 and count > 0 then
+            local back = {}
+            for j = #popped, i, -1 do
+              back[#back + 1] = popped[j]
+            end
+            push_head(q, back)
+            full = true
+            return taken, true
+          end
+        end
+        count, taken = count + 1, taken + 1
+        local token = base .. count
+        call('HSET', rk, 'st', 'L', 'o', session, 't', token)
+        local h = count * 2
+        held[h - 1], held[h] = run, token
+        blobs[count] = P .. 'b:' .. run
+        local n = count * 6 - 4
+        out[n + 1], out[n + 2], out[n + 3] = run, token, task
+        if v[2] or v[3] then out[n + 4] = attempt_of(v[2], v[3]) else out[n + 4] = 1 end
+        out[n + 5] = v[4] and tonumber(v[4]) or 0
+        if string.sub(q, -1) == 's' then suspect = run end
+      end
+    end
+  end
+  return taken, #popped == want
+end
+
+local lists = s[4] and left > 0 and lists_of(cmsgpack.unpack(s[4])) or {}
+local from = 1
+while from <= #lists and left > 0 and not full do
+  local lane = string.sub(lists[from], -1)
+  local group = {}
+  while from <= #lists and string.sub(lists[from], -1) == lane do
+    group[#group + 1] = lists[from]
+    from = from + 1
+  end
+  -- Lists of one priority share what is left; whoever has more to give is asked again.
+  while #group > 0 and left > 0 and not full do
+    local again = {}
+    for i, q in ipairs(group) do
+      if lane == 's' then
+        while not suspect and left > 0 do
+          local got, more = take(q, 1)
+          left = left - got
+          if not more then break end
+        end
+      elseif left > 0 and not full then
+        local got, more = take(q, math.ceil(left / (#group - i + 1)))
+        left = left - got
+        if more then again[#again + 1] = q end
+      end
+    end
+    if lane ~= 's' and #group > 1 then
+      for _, q in ipairs(again) do
+        open_list(q)
+      end
+    end
+    group = again
+  end
+end
+-- Recorded even when nothing was found: a copy of this call still on its way must not claim for nobody.
+call('HSET', sk, 'n', number, 'b', base)
+if suspect and suspect ~= s[5] then call('HSET', sk, 'u', suspect) end
+if count > 0 then
+  call('HSET', hk, unpack(held))
+  for i, body in ipairs(call('MGET', unpack(blobs))) do
+    out[i * 6 + 2] = body or ''
+  end
+end
+if left <= 0 or full then out[2] = 0 end
+hint('', 'e', expired)
+return out

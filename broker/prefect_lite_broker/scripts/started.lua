@@ -1,0 +1,22 @@
+-- Marks leased runs as running; a stale token is ignored.
+-- KEYS  1 prefix
+-- ARGV  three per run: run id, token, attempt
+-- Returns nothing. O(runs).
+--@include base
+for i = 1, #ARGV, 3 do
+  local rk = P .. 'r:' .. ARGV[i]
+  local v = call('HMGET', rk, 'st', 't')
+  if v[2] == ARGV[i + 1] and v[2] ~= '' then
+    local st = v[1]
+    if st == 'L' or st == 'X' then
+      if ARGV[i + 2] == '1' then -- an absent attempt reads as 1 once there is a start
+        call('HSET', rk, 'st', 'X', 'sm', now)
+      else
+        call('HSET', rk, 'st', 'X', 'sm', now, 'a', ARGV[i + 2])
+      end
+    elseif st == 'K' then
+      call('HSET', rk, 'sm', now, 'a', ARGV[i + 2])
+    end
+  end
+end
+return 1

@@ -1,0 +1,127 @@
+"""Questions about queues, sessions, logs and dead runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from prefect_lite.protocol.messages import RunState
+
+from .records import read_state
+from .shard_calls import ShardCalls
+
+
+class QuestionCalls(ShardCalls):
+    """Rare and read-only, but for the dead set."""
+
+    async def stats(self) -> dict[str, Any]:
+        """Figures over all shards.
+
+        Returns:
+            ``sessions``, ``delayed``, ``dead``, ``held`` counts; ``queues``: a list of ``task_key``, ``lane``
+            ("0" to "9", or "s" for suspects), ``length``, ``oldest_seconds`` since the head was submitted.
+        """
+        replies = await self.each("stats")
+        queues: dict[str, list[float]] = {}
+        for _, _, _, _, now, *words in replies:
+            for i in range(0, len(words), 3):
+                age = max(0.0, (now - words[i + 2]) / 1000) if words[i + 2] else 0.0
+                entry = queues.setdefault(words[i].decode(), [0, 0.0])
+                entry[0] += words[i + 1]
+                entry[1] = max(entry[1], age)
+        return {
+            "sessions": max(reply[0] for reply in replies),
+            "delayed": sum(reply[1] for reply in replies),
+            "dead": sum(reply[2] for reply in replies),
+            "held": sum(reply[3] for reply in replies),
+            "queues": [
+                {"task_key": q[:-2], "lane": q[-1], "length": int(length), "oldest_seconds": age}
+                for q, (length, age) in sorted(queues.items())
+            ],
+        }
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """Every session.
+
+        Returns:
+            Each with ``session``, ``expires_in_seconds`` of its lease, ``epoch``, ``task_keys``, ``info``,
+            ``opened_ms``, and ``held``: runs in all shards.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for shard in range(self.shards):
+            skip, page = 0, 100
+            while page == 100:
+                now, *words = await self.script("sessions", shard, skip)
+                page = len(words) // 7
+                skip += page
+                for i in range(0, len(words), 7):
+                    _add_session(found, now, words[i : i + 7])
+        return list(found.values())
+
+    async def served_keys(self) -> dict[str, int]:
+        """Task key to the number of sessions that serve it."""
+        served: dict[str, int] = {}
+        for session in await self.sessions():
+            for key in session["task_keys"]:
+                served[key] = served.get(key, 0) + 1
+        return served
+
+    async def why(self, run_id: str) -> dict[str, Any]:
+        """What a run waits for.
+
+        Returns:
+            ``state`` (a RunState), ``served`` (sessions that serve its key), and for a ready run ``ahead``
+            (runs before it, -1: more than 100,000), ``length`` and ``lane``; for a delayed one
+            ``due_in_seconds``.
+        """
+        reply = await self.script("why", self.shard_of(run_id), run_id)
+        if not reply:
+            return {"state": RunState(run_id), "served": 0}
+        fields, place, length, now, lane = reply
+        state = read_state(run_id, fields)
+        answer: dict[str, Any] = {"state": state, "served": (await self.served_keys()).get(state.task_key, 0)}
+        if fields[0] == b"R":
+            answer.update(ahead=place, length=length, lane=lane.decode())
+        elif fields[0] == b"D":
+            answer["due_in_seconds"] = max(0.0, (state.due_ms - now) / 1000)
+        return answer
+
+    async def read_log(self, run_id: str) -> list[list[Any]]:
+        shard = self.shard_of(run_id)
+        lines = await self.command(
+            "LRANGE", self.prefixes[shard] + f"log:{run_id}".encode(), 0, -1, shard=shard
+        )
+        return [msgpack.unpackb(line) for line in lines]
+
+    async def dead_list(self, limit: int) -> list[RunState]:
+        """The newest dead runs of all shards."""
+        states = [
+            read_state(reply[i].decode(), reply[i + 1])
+            for reply in await self.each("dead_list", limit)
+            for i in range(0, len(reply), 2)
+        ]
+        return sorted(states, key=lambda state: -state.ended_ms)[:limit]
+
+    async def dead_replay(self, run_id: str) -> bool:
+        return bool(await self.script("dead_replay", self.shard_of(run_id), run_id))
+
+    async def dead_drop(self, run_id: str) -> bool:
+        return bool(await self.script("dead_drop", self.shard_of(run_id), run_id, self.result_ttl))
+
+
+def _add_session(found: dict[str, dict[str, Any]], now: int, words: list[Any]) -> None:
+    session, deadline, epoch, task_keys, info, opened, held = words
+    entry = found.setdefault(
+        session.decode(),
+        {
+            "session": session.decode(),
+            "expires_in_seconds": (float(deadline) - now) / 1000,
+            "epoch": int(epoch),
+            "task_keys": msgpack.unpackb(task_keys) if task_keys else [],
+            "info": msgpack.unpackb(info) if info else {},
+            "opened_ms": int(opened),
+            "held": 0,
+        },
+    )
+    entry["held"] += held

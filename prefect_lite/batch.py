@@ -1,0 +1,78 @@
+"""``with batch():`` lets many ``delay()`` calls share the wait for the broker's word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Self
+
+from prefect_lite.client.requests import Submission
+from prefect_lite.futures import PrefectDistributedFuture
+from prefect_lite.submission import current_batch, raise_refusals
+
+
+class batch:
+    """Inside the block every ``delay`` and ``apply_async`` returns at once; leaving it waits for all.
+
+    The runs are sent as they come, and are durable when the block has been left without an exception. It
+    covers the calls of its own thread or coroutine, and works with ``with`` and ``async with``.
+
+    Raises:
+        BatchError: On leaving: some runs were refused; its ``errors`` says which and why. The others run.
+
+    Example:
+        with batch():
+            futures = [add.delay(n, 1) for n in range(1000)]
+    """
+
+    def __init__(self) -> None:
+        self._submissions: list[Submission] = []
+        self._futures: dict[str, PrefectDistributedFuture[Any]] = {}
+        self._total = 0
+        self._token: Token[batch | None] | None = None
+
+    def add(self, submission: Submission, futures: Sequence[PrefectDistributedFuture[Any]]) -> None:
+        """Take part in the wait: called for each run sent inside the block."""
+        self._submissions.append(submission)
+        self._total += submission.total
+        for future in futures:
+            self._futures[future.task_run_id.hex] = future
+
+    def __enter__(self) -> Self:
+        self._token = current_batch.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave()
+        for submission in self._submissions:
+            submission.wait()
+        self._finish(error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave()
+        for submission in self._submissions:
+            await submission.wait_async()
+        self._finish(error)
+
+    def _leave(self) -> None:
+        if self._token is not None:
+            current_batch.reset(self._token)
+            self._token = None
+
+    def _finish(self, error: BaseException | None) -> None:
+        submissions, self._submissions = self._submissions, []
+        futures, self._futures = self._futures, {}
+        total, self._total = self._total, 0
+        for submission in submissions:
+            for asked, existing in submission.aliases.items():
+                futures[asked].stand_for(existing)
+        if error is None:  # the block's own exception says more
+            raise_refusals(submissions, total)

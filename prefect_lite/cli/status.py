@@ -1,0 +1,95 @@
+"""``prefect-lite broker status`` and ``stop``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import typer
+
+from prefect_lite.cli.ask import ask
+from prefect_lite.embedded.local_broker import LocalStatus, local_status, stop_local
+from prefect_lite.settings import Settings, get_settings
+
+_SENTENCES = {
+    "stopped": "No local broker runs; the first delay() or serve() starts one.",
+    "starting": "The local broker is starting (pid {pid}).",
+    "unreachable": "The local broker (pid {pid}) does not answer at {unix_path}.",
+    "orphaned": "The broker is gone, its Valkey still runs (pid {valkey_pid}); the next broker adopts it.",
+}
+
+
+def show_status(*, as_json: bool) -> int:
+    """Print how the broker is.
+
+    Returns:
+        Exit code: 0 when it runs.
+    """
+    settings = get_settings()
+    if not settings.broker_url:
+        local = local_status(settings)
+        if local.state != "running":
+            _print(as_json, local._asdict(), _SENTENCES[local.state].format(**local._asdict()))
+            return 1
+        stats = _stats(settings)
+        place = f"the local broker (pid {local.pid}, Valkey pid {local.valkey_pid}) at {local.unix_path}"
+        _print(as_json, {**local._asdict(), "stats": stats}, _describe(place, stats))
+        return 0
+    stats = _stats(settings)
+    _print(as_json, {"state": "running", "stats": stats}, _describe(", ".join(settings.broker_url), stats))
+    return 0
+
+
+def stop_broker() -> int:
+    """Stop the broker: the local one by signal, one with a URL by request (that takes the admin token)."""
+    settings = get_settings()
+    if settings.broker_url:
+        ask(settings, "stop", "prefect-lite broker stop")
+        typer.echo("The broker is stopping.")
+        return 0
+    before: LocalStatus = local_status(settings)
+    if not stop_local(settings):
+        typer.echo("No local broker runs.")
+        return 0
+    typer.echo(
+        f"Stopped the broker (pid {before.pid}) and its Valkey." if before.pid else "Stopped its Valkey."
+    )
+    return 0
+
+
+def _stats(settings: Settings) -> dict[str, Any]:
+    return cast("dict[str, Any]", ask(settings, "stats"))
+
+
+def _describe(place: str, stats: dict[str, Any]) -> str:
+    """The statistics as lines: one for the broker, one per queue that is not empty."""
+    broker: dict[str, Any] = stats.get("broker", {})
+    lines = [
+        f"Running: {place}",
+        f"Version {broker.get('version', '?')}, up {broker.get('up_seconds', 0):.0f} s, "
+        f"{broker.get('connections', 0)} connections, {broker.get('workers', 0)} workers, "
+        f"store {'healthy' if broker.get('store_healthy', True) else 'away'}.",
+    ]
+    for name, value in stats.items():
+        if name != "broker":
+            lines.extend(_lines(name, value))
+    return "\n".join(lines)
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        entries = cast("dict[str, Any]", value)
+        return [f"{name}: {key}: {_flat(entry)}" for key, entry in entries.items()]
+    if isinstance(value, list):
+        return [f"{name}: {_flat(entry)}" for entry in cast("list[Any]", value)]
+    return [f"{name}: {value}"]
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in cast("dict[str, Any]", value).items())
+    return str(value)
+
+
+def _print(as_json: bool, record: dict[str, Any], text: str) -> None:
+    typer.echo(json.dumps(record, default=str) if as_json else text)

@@ -1,0 +1,173 @@
+"""One background loop thread per process, and one connection on it, for all threads and event loops.
+
+Whatever a thread wants done there is appended to an inbox; only the first of a burst wakes the loop. The
+answers set latches. So ``delay()`` and ``result()`` work in any thread, under a running event loop too, and
+whatever waits at the same time leaves in one frame. After a fork the child has none, and starts its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from prefect_lite.client.link import Link
+from prefect_lite.client.requests import Answered, Listener, Submission
+from prefect_lite.embedded import load_or_create_keyring
+from prefect_lite.keyring import Keyring
+from prefect_lite.protocol.messages import Submit
+from prefect_lite.settings import Settings, get_settings
+
+THREAD_NAME = "prefect-lite-client"
+CLOSE_SECONDS = 3.0
+
+
+class Runtime:
+    """The client of this process.
+
+    Attributes:
+        settings: As they were when it started.
+        keyring: Signs and verifies payloads.
+        namespace: Of all its runs.
+    """
+
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        self.settings = settings
+        self.keyring = keyring
+        self.namespace = settings.namespace
+        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._scheduled = False
+        self._loop = _new_loop()
+        self._link = Link(settings, self._loop)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self._thread.start()
+
+    # -- from any thread --------------------------------------------------------------------------
+
+    def submit(self, submits: Sequence[Submit]) -> Submission:
+        """Send runs. The returned latch is set when each is durable or refused."""
+        submission = Submission(len(submits))
+        self._post(self._link.submit, submits, submission)
+        return submission
+
+    def watch(self, run_ids: Iterable[str], listener: Listener) -> None:
+        """Have ``listener`` told of the end of each run, now or when it comes, on the loop thread."""
+        self._post(self._link.watch, run_ids, listener)
+
+    def unwatch(self, run_ids: Iterable[str], listener: Listener) -> None:
+        """No longer tell ``listener``."""
+        self._post(self._link.unwatch, run_ids, listener)
+
+    def ask(self, what: str, arg: Any = None) -> Answered:
+        """Ask the broker a question (QUERY). The returned latch is set with its answer."""
+        answered = Answered()
+        self._post(self._link.ask, what, arg, answered)
+        return answered
+
+    def cancel(self, run_id: str) -> Answered:
+        """Cancel a run. The returned latch is set with the broker's answer."""
+        answered = Answered()
+        self._post(self._link.cancel, run_id, answered)
+        return answered
+
+    def close(self) -> None:
+        """Say goodbye, end the thread, and fail what still waits."""
+        if not self._thread.is_alive():
+            return
+        closing = asyncio.run_coroutine_threadsafe(self._link.aclose(), self._loop)
+        closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        self._thread.join(CLOSE_SECONDS)
+
+    def detach_in_child(self) -> None:
+        """After a fork: let go of the parent's socket, whose end the broker would not notice otherwise.
+
+        The descriptor stays taken (by /dev/null), so that nothing the dead loop still does can hit a new one.
+        """
+        descriptor = self._link.socket_fd
+        if descriptor >= 0:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(null, descriptor, inheritable=False)
+            os.close(null)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _post(self, handler: Callable[..., None], *args: Any) -> None:
+        self._inbox.append((handler, args))
+        # Appended first, looked second; _drain does the reverse. So nothing is left behind.
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        inbox = self._inbox
+        while inbox:
+            handler, args = inbox.popleft()
+            handler(*args)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+_runtime: Runtime | None = None
+_lock = threading.Lock()
+_inherited: list[Runtime] = []  # of the parent process: never used, never collected
+
+
+def get_runtime() -> Runtime:
+    """The client of this process, started by the first call.
+
+    Raises:
+        ConfigurationError: A setting or the keyring makes no sense.
+        EmbeddedStartError: The home directory can't be used.
+    """
+    return _runtime if _runtime is not None else _start()
+
+
+def _start() -> Runtime:
+    global _runtime
+    with _lock:
+        if _runtime is None:
+            settings = get_settings()
+            _runtime = Runtime(settings, load_or_create_keyring(settings))
+        return _runtime
+
+
+def close_runtime() -> None:
+    """Close this process's client; the next use starts another, with settings read anew."""
+    global _runtime
+    with _lock:
+        runtime, _runtime = _runtime, None
+    if runtime is not None:
+        runtime.close()
+
+
+def _after_fork() -> None:
+    global _lock, _runtime
+    _lock = threading.Lock()  # another thread may have held it
+    runtime, _runtime = _runtime, None
+    if runtime is not None:
+        _inherited.append(runtime)
+        runtime.detach_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(close_runtime)

@@ -1,0 +1,133 @@
+"""Logs of runs: ``get_run_logger()`` inside a task; lines go to the terminal and to the run's log.
+
+All records go through Python's ``logging`` under the name ``prefect_lite``, with ``extra`` keys ``run_id``,
+``task_key``, ``task_run_name``. A program that configures the root logger gets them there; otherwise they are
+written to stderr, one line each.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+from prefect_lite.context import TaskRunContext
+from prefect_lite.exceptions import MissingContextError
+
+ROOT = "prefect_lite"
+RUN_LOGGER = "prefect_lite.task_runs"
+
+__all__ = ["get_logger", "get_run_logger"]
+
+
+def get_logger(name: str | None = None) -> logging.Logger:
+    """The logger ``prefect_lite``, or ``prefect_lite.<name>``."""
+    if name is None or name == ROOT:
+        return logging.getLogger(ROOT)
+    return logging.getLogger(name if name.startswith(f"{ROOT}.") else f"{ROOT}.{name}")
+
+
+class RunLoggerAdapter(logging.LoggerAdapter[logging.Logger]):
+    """Adds the run to each record; ``extra`` of a call is kept."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+def get_run_logger(context: TaskRunContext | None = None, **extra: Any) -> RunLoggerAdapter:
+    """The logger of the current run.
+
+    Args:
+        context: A run other than the current one.
+        extra: More keys for each record.
+
+    Raises:
+        MissingContextError: Called outside of a run.
+    """
+    context = context if context is not None else TaskRunContext.get()
+    if context is None:
+        raise MissingContextError("get_run_logger() works inside a run only; use get_logger() elsewhere.")
+    ensure_output()
+    run = context.task_run
+    keys = {"run_id": run.run_id, "task_key": run.task_key, "task_name": run.task_name}
+    return RunLoggerAdapter(logging.getLogger(RUN_LOGGER), {**keys, "task_run_name": run.name, **extra})
+
+
+class RunLineFormatter(logging.Formatter):
+    """``12:04:31.120 | INFO    | add-1f3 | text``."""
+
+    default_msec_format = "%s.%03d"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s | %(levelname)-7s | %(origin)s | %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.origin = getattr(record, "task_run_name", None) or record.name.removeprefix(f"{ROOT}.")
+        return super().format(record)
+
+
+class StderrHandler(logging.StreamHandler[Any]):
+    """Writes to whatever ``sys.stderr`` is at that moment."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(RunLineFormatter())
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+class SinkHandler(logging.Handler):
+    """Copies records of a run to its log in the store, when a worker takes them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        context = TaskRunContext.get()
+        if context is None or context.sink is None:
+            return
+        line = [record.levelno, int(record.created * 1000), record.name, self.format(record)]
+        context.sink(context.task_run.run_id, line)
+
+
+_sink_handler = SinkHandler()
+
+
+def ensure_output(handler: logging.Handler | None = None) -> bool:
+    """Make INFO records of runs visible, unless the program has configured logging itself.
+
+    Args:
+        handler: What to write with; stderr when None.
+
+    Returns:
+        Whether our own handler is in use (False: the program's root handlers are).
+    """
+    root = logging.getLogger(ROOT)
+    runs = logging.getLogger(RUN_LOGGER)
+    if _sink_handler not in runs.handlers:
+        runs.addHandler(_sink_handler)
+        if root.level == logging.NOTSET:
+            from prefect_lite.settings import get_settings  # pydantic: only once somebody logs
+
+            root.setLevel(get_settings().log_level.upper())
+    if logging.getLogger().handlers:
+        return False
+    own = [known for known in root.handlers if getattr(known, "prefect_lite", False)]
+    if handler is not None or not own:
+        for known in own:
+            root.removeHandler(known)
+        handler = handler if handler is not None else StderrHandler()
+        handler.prefect_lite = True  # type: ignore[attr-defined]
+        root.addHandler(handler)
+        root.propagate = False
+    return True
+
+
+def restore_output() -> None:
+    """Take our handler off again (a worker that has stopped inside a longer program)."""
+    root = logging.getLogger(ROOT)
+    for handler in list(root.handlers):
+        if getattr(handler, "prefect_lite", False):
+            root.removeHandler(handler)
+    root.propagate = True

@@ -1,0 +1,76 @@
+"""``log_prints``: text that a run prints becomes lines of its log.
+
+While at least one such run is under way, ``sys.stdout`` is a proxy that asks the current context variable
+whose text it is. So it is safe with threads and coroutines, and all other prints go straight through.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect_lite.context import TaskRunContext
+from prefect_lite.logging import get_run_logger
+
+
+class PrintProxy:
+    """Stands in for ``sys.stdout``."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        context = TaskRunContext.get()
+        if context is None or not context.options.log_prints:
+            return self.stream.write(text)
+        lines = (context.prints + text).split("\n")
+        context.prints = lines.pop()
+        if lines:
+            logger = get_run_logger(context)
+            for line in lines:
+                logger.info("%s", line)
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+_lock = threading.Lock()
+_users = 0
+
+
+def _take() -> None:
+    global _users
+    with _lock:
+        _users += 1
+        # Somebody (a test runner, say) may have put another stream there meanwhile: wrap that one.
+        if not isinstance(sys.stdout, PrintProxy):
+            sys.stdout = PrintProxy(sys.stdout)
+
+
+def _give_back() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0 and isinstance(sys.stdout, PrintProxy):
+            sys.stdout = sys.stdout.stream
+
+
+@contextmanager
+def prints_to_log(context: TaskRunContext) -> Generator[None]:
+    """Around a run with ``log_prints``: its prints are logged, the last unfinished line too."""
+    _take()
+    try:
+        yield
+    finally:
+        _give_back()
+        if context.prints:
+            get_run_logger(context).info("%s", context.prints)
+            context.prints = ""

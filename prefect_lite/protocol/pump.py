@@ -1,0 +1,174 @@
+"""Moves frames between a session and a websocket; the only file of the protocol that does I/O.
+
+Reading never stops: the websockets library lets a connection die whose handler stops calling ``recv``, so
+back-pressure is made by credit and by REFUSED. Writing is synchronous as long as the transport takes it;
+only when its buffer is full a task waits for room, with a deadline per frame, because neither ``ping`` nor
+the library's keepalive notices a peer that has stopped reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from websockets.asyncio.connection import Connection, broadcast
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.protocol import State
+
+from prefect_lite.protocol.codec import ProtocolError
+from prefect_lite.protocol.messages import Message
+from prefect_lite.protocol.session import Session
+
+HIGH_WATER: Final = 32 * 1024
+"""Bytes in the transport's buffer above which no further frame is given to it. With one frame more this
+bounds what a peer that does not read costs."""
+
+
+class Pump:
+    """One connection's pump; create it and call everything on the connection's event loop.
+
+    Args:
+        ws: An open connection, of a server or a client.
+        session: The session it serves.
+        on_messages: Called with what each frame brought. It must not raise; what it does ends ``run``.
+        write_deadline_seconds: A frame that the peer does not take within this time ends the connection.
+        on_error: Called once with the fatal error that made this side close, before ``run`` returns.
+    """
+
+    def __init__(
+        self,
+        ws: Connection,
+        session: Session,
+        on_messages: Callable[[list[Message]], None],
+        *,
+        write_deadline_seconds: float,
+        on_error: Callable[[ProtocolError], None] | None = None,
+    ) -> None:
+        self._ws = ws
+        self._session = session
+        self._on_messages = on_messages
+        self._on_error = on_error
+        self._write_deadline = write_deadline_seconds
+        self._loop = asyncio.get_running_loop()
+        self._flush_scheduled = False
+        self._writer: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed = False
+        self._targets = (ws,)
+        # drain() has to wait exactly when flush() stops.
+        ws.transport.set_write_buffer_limits(HIGH_WATER, HIGH_WATER // 4)
+
+    async def run(self) -> None:
+        """Read until the connection is closed by either side; ``ws.close_code`` tells how.
+
+        Drives the session's clock too. Frames that wait for being sent are sent from here on.
+        """
+        self.schedule_flush()
+        self._arm()
+        try:
+            await self._read()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._writer is not None:
+                self._writer.cancel()
+                await asyncio.wait([self._writer])
+
+    async def _read(self) -> None:
+        session = self._session
+        recv = self._ws.recv
+        while not session.closed:
+            try:
+                data = await recv(decode=False)
+            except ConnectionClosed:
+                return
+            try:
+                messages = session.receive(data)
+            except ProtocolError as problem:
+                self._report(problem)
+                break
+            if messages:
+                self._on_messages(messages)
+            if self._timer is None:
+                self._arm()
+            if session.has_data:
+                self.schedule_flush()
+        self.flush()
+        await self._ws.close(CloseCode.POLICY_VIOLATION, "protocol error")
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def schedule_flush(self) -> None:
+        """Flush once at the end of this turn of the loop, however often it is called."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Give the transport what waits, as far as it takes it; the rest follows by itself."""
+        self._flush_scheduled = False
+        if self._writer is None and not self._push():
+            self._writer = self._loop.create_task(self._write(), name="prefect-lite-writer")
+
+    def _push(self) -> bool:
+        """Write frames until nothing waits (True) or the transport's buffer is full (False)."""
+        ws = self._ws
+        size = ws.transport.get_write_buffer_size
+        next_frame = self._session.next_frame
+        while ws.state is State.OPEN:
+            if size() > HIGH_WATER:
+                return False
+            frame = next_frame()
+            if frame is None:
+                return True
+            broadcast(self._targets, frame)
+        return True
+
+    async def _write(self) -> None:
+        try:
+            while not self._push():
+                async with asyncio.timeout(self._write_deadline):
+                    await self._ws.drain()
+        except TimeoutError:
+            text = f"The peer did not take a frame within {self._write_deadline:g} s."
+            self._report(ProtocolError("write_deadline", text, True))
+            self.abort()
+        except OSError:
+            return  # the connection is gone, which recv() reports
+        finally:
+            self._writer = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the operating system has not taken yet."""
+        return self._ws.transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Close without a handshake and drop what is buffered."""
+        self._ws.transport.abort()
+
+    # -- time and errors --------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        deadline = self._session.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        try:
+            self._session.tick(self._loop.time())
+        except ProtocolError as problem:
+            self._report(problem)
+            self.abort()
+            return
+        self.flush()
+        self._arm()
+
+    def _report(self, problem: ProtocolError) -> None:
+        if not self._failed:
+            self._failed = True
+            if self._on_error is not None:
+                self._on_error(problem)

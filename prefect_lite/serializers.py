@@ -1,0 +1,185 @@
+"""Values to bytes and back, so that ``decode(*encode(x)) == x`` with equal types, nested too.
+
+msgpack where it is exact, cloudpickle for the rest. msgpack alone would quietly turn a tuple into a list, a
+bytearray into bytes and an IntEnum into an int; so values are checked first, by exact type. Tuples travel
+inside msgpack as an extension type.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgpack as _untyped_msgpack  # pyright: ignore[reportMissingTypeStubs]
+
+from prefect_lite.exceptions import SerializationError
+
+msgpack: Any = _untyped_msgpack
+
+MSGPACK = 1
+PICKLE = 2
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_CONTAINERS = frozenset({list, dict, tuple})
+_TUPLE_EXT = 1
+_MAX_DEPTH = 32  # tuples nest through Python calls at both ends
+_MANY_TUPLES = 200  # from here on pickle is faster (a tuple costs 2 us in msgpack, 0.05 in pickle)
+_KEEP_BUFFER_BYTES = 1024 * 1024
+_NOT_PLAIN = -1
+
+_local = threading.local()
+
+
+def encode(value: Any, *, allow_pickle: bool = True) -> tuple[int, bytes]:
+    """Encode ``value``.
+
+    Returns:
+        (codec, data) for ``decode``.
+
+    Raises:
+        SerializationError: It can't be pickled, or needs pickle where that is not allowed.
+    """
+    data = _pack_plain((value,), value, allow_pickle)
+    return (MSGPACK, data) if data is not None else (PICKLE, _pickle(value, allow_pickle))
+
+
+def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
+    """The arguments of a call as msgpack, None unless that is exact and quick."""
+    values = (*args, *kwargs.values()) if kwargs else args
+    return _pack_plain(values, [list(args), kwargs], True)
+
+
+def encode_call(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, allow_pickle: bool = True
+) -> tuple[int, bytes]:
+    """Encode the arguments of a call; the inverse is ``decode_call``. Raises like ``encode``."""
+    call = [list(args), dict(kwargs)]
+    data = _pack_plain((*args, *kwargs.values()), call, allow_pickle)
+    return (MSGPACK, data) if data is not None else (PICKLE, _pickle(call, allow_pickle))
+
+
+def decode(codec: int, data: bytes, *, allow_pickle: bool = True) -> Any:
+    """The inverse of ``encode``. With ``allow_pickle``, only for data whose signature was checked.
+
+    Raises:
+        SerializationError: Unknown codec, damaged data, or a class that can't be found here.
+    """
+    if codec == MSGPACK:
+        try:
+            return msgpack.unpackb(data, strict_map_key=False, ext_hook=_ext_hook)
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as exc:
+            raise SerializationError(f"A payload is damaged: {exc}.") from exc
+    if codec != PICKLE:
+        raise SerializationError(
+            f"A payload has the unknown codec {codec!r}; a newer version may have made it."
+        )
+    if not allow_pickle:
+        raise SerializationError(
+            "A pickled payload is refused without a keyring. Give both sides the same keyring."
+        )
+    from prefect_lite.pickling import loads
+
+    try:
+        return loads(data)
+    except Exception as exc:  # the value's own code runs here and may raise anything
+        raise SerializationError(
+            f"A pickled payload can't be loaded here ({type(exc).__name__}: {exc}). "
+            f"The module that defines its types must be importable in this process."
+        ) from exc
+
+
+def decode_call(
+    codec: int, data: bytes, *, allow_pickle: bool = True
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(args, kwargs) of an encoded call. Raises like ``decode``."""
+    call: Any = decode(codec, data, allow_pickle=allow_pickle)
+    if not (isinstance(call, list) and len(cast("list[Any]", call)) == 2):
+        raise SerializationError("A payload is damaged: not a call.")
+    args, kwargs = cast("list[Any]", call)
+    if not (isinstance(args, list) and isinstance(kwargs, dict)):
+        raise SerializationError("A payload is damaged: not a call.")
+    return tuple(cast("list[Any]", args)), cast("dict[str, Any]", kwargs)
+
+
+def _pack_plain(values: tuple[Any, ...], whole: Any, allow_pickle: bool) -> bytes | None:
+    """``whole`` as msgpack if that is exact for all ``values``, else None."""
+    if _SCALARS.issuperset(map(type, values)):
+        tuples = 0
+    else:
+        tuples = _count_tuples(values, _MAX_DEPTH)
+        if tuples == _NOT_PLAIN or (tuples > _MANY_TUPLES and allow_pickle):
+            return None
+    try:
+        return _pack(whole, tuples > 0)
+    except (OverflowError, ValueError, UnicodeEncodeError, RecursionError):
+        return None  # integers over 64 bits, lone surrogates, too deep or too large for msgpack
+
+
+def _count_tuples(values: Any, depth: int) -> int:
+    """How many tuples ``values`` hold, at any depth; ``_NOT_PLAIN`` if msgpack is not exact for them."""
+    kinds: set[Any] = set(map(type, values)) - _SCALARS
+    if not kinds:
+        return 0
+    if depth == 0 or not _CONTAINERS.issuperset(kinds):
+        return _NOT_PLAIN
+    total = 0
+    for value in values:
+        if isinstance(value, dict):  # exactly so: the kinds were checked above
+            keys = _count_tuples(value, depth - 1)  # a dict iterates its keys
+            inner = _count_tuples(value.values(), depth - 1)
+            if keys == _NOT_PLAIN or inner == _NOT_PLAIN:
+                return _NOT_PLAIN
+            total += keys + inner
+        elif isinstance(value, (list, tuple)):
+            inner = _count_tuples(value, depth - 1)
+            if inner == _NOT_PLAIN:
+                return _NOT_PLAIN
+            total += inner + isinstance(value, tuple)
+    return total
+
+
+def _pack(value: Any, has_tuples: bool) -> bytes:
+    if has_tuples:
+        return _pack_with_tuples(value)
+    # A Packer is not safe to share between threads and costs more to make than to use.
+    try:
+        packer: Any = _local.packer
+    except AttributeError:
+        packer = _local.packer = msgpack.Packer(strict_types=True)
+    data = packer.pack(value)
+    if len(data) > _KEEP_BUFFER_BYTES:
+        del _local.packer  # its buffer never shrinks
+    return data
+
+
+def _pack_with_tuples(value: Any) -> bytes:
+    return cast(bytes, msgpack.packb(value, strict_types=True, default=_tuple_as_ext))
+
+
+def _tuple_as_ext(value: Any) -> Any:
+    if type(value) is not tuple:
+        raise ValueError(f"{type(value)} slipped through the check")
+    return msgpack.ExtType(_TUPLE_EXT, _pack_with_tuples(list(cast("tuple[Any, ...]", value))))
+
+
+def _ext_hook(code: int, data: bytes) -> Any:
+    if code != _TUPLE_EXT:
+        raise ValueError(f"unknown extension type {code}")
+    return tuple(msgpack.unpackb(data, strict_map_key=False, ext_hook=_ext_hook))
+
+
+def _pickle(value: Any, allowed: bool) -> bytes:
+    if not allowed:
+        raise SerializationError(
+            "The value needs pickle, which is refused without a keyring. Give clients and workers the same "
+            "keyring, or use plain values: None, bool, int, float, str, bytes, list, dict, tuple."
+        )
+    from prefect_lite.pickling import dumps
+
+    try:
+        return dumps(value)
+    except Exception as exc:  # the value's own code runs here and may raise anything
+        raise SerializationError(
+            f"A value of type {type(value).__name__} can't be pickled: {type(exc).__name__}: {exc}."
+        ) from exc

@@ -1,0 +1,222 @@
+"""The ways to send a task somewhere else: to a thread with ``submit`` and ``map``, to a worker with the rest.
+
+They are a base class of ``Task`` because each needs its signature twice, for functions and for coroutine
+functions, whose futures give what the coroutine returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast, overload
+
+if TYPE_CHECKING:
+    from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList
+    from prefect_lite.states import State
+    from prefect_lite.submission import SendConditions
+    from prefect_lite.tasks import Task
+
+P = ParamSpec("P")
+# Covariant, so that a task with a CoroutineType[...] fits the overloads for a Coroutine[...].
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+
+class TaskCalls(Generic[P, R_co]):
+    """See the module's docstring."""
+
+    @property
+    def _task(self) -> Task[..., Any]:
+        return cast("Task[..., Any]", self)
+
+    @overload
+    def submit(
+        self: TaskCalls[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> PrefectFuture[T]: ...
+    @overload
+    def submit(self: TaskCalls[P, T], *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[T]: ...
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """Run in a thread of this process. Futures among the arguments are replaced by their results.
+
+        Args:
+            *args: Of the function.
+            return_state: Wait, and return the final state instead of a future.
+            wait_for: Futures that have to end first.
+            **kwargs: Of the function.
+        """
+        from prefect_lite import local_runs
+
+        return local_runs.submit(self._task, (*self._task.bound_to, *args), kwargs)
+
+    # -- on a worker ------------------------------------------------------------------------------
+
+    @overload
+    def delay(
+        self: TaskCalls[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> PrefectDistributedFuture[T]: ...
+    @overload
+    def delay(self: TaskCalls[P, T], *args: P.args, **kwargs: P.kwargs) -> PrefectDistributedFuture[T]: ...
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on a worker. Returns once the run is durable.
+
+        Raises:
+            ParameterBindError: The arguments don't fit; nothing was sent.
+            SerializationError: An argument can't be encoded; nothing was sent.
+            PayloadTooLarge, QueueFull, OptionNotPortable: The run was not accepted.
+            BrokerUnreachable, AuthenticationFailed, StoreUnavailable: Nor could it be.
+        """
+        from prefect_lite.submission import send
+
+        return send(self._task, args, kwargs)
+
+    @overload
+    def adelay(
+        self: TaskCalls[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+    @overload
+    def adelay(
+        self: TaskCalls[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+    def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """``delay`` for coroutines: the event loop goes on while the broker stores the run."""
+        from prefect_lite.submission import asend
+
+        return asend(self._task, args, kwargs)
+
+    @overload
+    def apply_async(
+        self: TaskCalls[P, Coroutine[Any, Any, T]],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: Mapping[str, Any] | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> PrefectDistributedFuture[T]: ...
+    @overload
+    def apply_async(
+        self: TaskCalls[P, T],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: Mapping[str, Any] | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> PrefectDistributedFuture[T]: ...
+    def apply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: Mapping[str, Any] | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> Any:
+        """``delay`` with conditions.
+
+        Args:
+            args: Positional arguments of the function.
+            kwargs: Keyword arguments of the function.
+            wait_for: Futures that have to end first; this call waits for them, then sends.
+            dependencies: For programs written for Prefect: name to futures; waited for as ``wait_for``.
+            **conditions: ``countdown``, ``eta``, ``expires``, ``priority``, ``idempotency_key``,
+                ``run_id``: see ``SendConditions``.
+
+        Raises:
+            ConfigurationError: A condition is impossible, such as a naive ``eta``; nothing was sent.
+            IdempotencyConflict: The same id or key came before with other arguments.
+            Exception: Everything that ``delay`` raises.
+        """
+        from prefect_lite.submission import send
+
+        return send(self._task, tuple(args or ()), dict(kwargs or {}), conditions, wait_for, dependencies)
+
+    @overload
+    def aapply_async(
+        self: TaskCalls[P, Coroutine[Any, Any, T]],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: Mapping[str, Any] | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+    @overload
+    def aapply_async(
+        self: TaskCalls[P, T],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: Mapping[str, Any] | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+    def aapply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: Mapping[str, Any] | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> Any:
+        """``apply_async`` for coroutines."""
+        from prefect_lite.submission import asend
+
+        return asend(self._task, tuple(args or ()), dict(kwargs or {}), conditions, wait_for, dependencies)
+
+    @overload
+    def map(
+        self: TaskCalls[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        deferred: bool = False,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        **kwargs: Any,
+    ) -> list[State[T]]: ...
+    @overload
+    def map(
+        self: TaskCalls[..., T],
+        *args: Any,
+        return_state: Literal[True],
+        deferred: bool = False,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        **kwargs: Any,
+    ) -> list[State[T]]: ...
+    @overload
+    def map(
+        self: TaskCalls[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        deferred: bool = False,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        **kwargs: Any,
+    ) -> PrefectFutureList[T]: ...
+    @overload
+    def map(
+        self: TaskCalls[..., T],
+        *args: Any,
+        return_state: Literal[False] = False,
+        deferred: bool = False,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        **kwargs: Any,
+    ) -> PrefectFutureList[T]: ...
+    def map(
+        self,
+        *args: Any,
+        return_state: bool = False,
+        deferred: bool = False,
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """One run for each item of the iterable arguments; others, and ``unmapped(...)``, go to every run.
+
+        Args:
+            *args: Iterables of one length, or constants. Strings and bytes are constants.
+            return_state: Wait, and return final states instead of futures.
+            deferred: Send the runs to workers, in few frames; returns once all are durable. Otherwise they
+                run in threads of this process.
+            wait_for: Futures that have to end first.
+            **kwargs: The same by name.
+
+        Raises:
+            MappingMissingIterable, MappingLengthMismatch: The arguments are no mapping.
+            BatchError: Some runs were refused; its ``errors`` says which and why. The others run.
+            Exception: Everything that ``delay`` raises.
+        """
+        from prefect_lite.mapping import map_task
+
+        return map_task(self._task, args, kwargs, deferred, return_state, wait_for)

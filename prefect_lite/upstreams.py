@@ -1,0 +1,118 @@
+"""Runs that a run depends on, waited for by the caller before it sends or starts the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from prefect_lite.exceptions import UpstreamFailedRun
+from prefect_lite.futures import PrefectFuture, PrefectFutureList, wait
+from prefect_lite.utilities.annotations import BaseAnnotation, allow_failure, quote
+
+_MAX_DEPTH = 32
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def has_futures(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call has futures or marks to be replaced by values before it can be sent."""
+    return _has_futures((*args, *kwargs.values()), _MAX_DEPTH)
+
+
+def _has_futures(values: Iterable[Any], depth: int) -> bool:
+    for value in values:
+        if isinstance(value, (PrefectFuture, BaseAnnotation)):
+            return True
+        if depth and isinstance(value, (list, tuple, set, frozenset)):
+            if _has_futures(cast("Iterable[Any]", value), depth - 1):
+                return True
+        elif (
+            depth
+            and isinstance(value, dict)
+            and _has_futures(cast("dict[Any, Any]", value).values(), depth - 1)
+        ):
+            return True
+    return False
+
+
+def resolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+    """The call with futures replaced by their results; blocks until they have ended.
+
+    Raises:
+        UpstreamFailedRun: One failed and is not wrapped in ``allow_failure``.
+    """
+    found = _futures_of((*args, *kwargs.values()))
+    wait(found)
+    return _replaced(args, kwargs)
+
+
+async def aresolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+    """``resolve`` for coroutines."""
+    await PrefectFutureList(_futures_of((*args, *kwargs.values()))).wait_async()
+    return _replaced(args, kwargs)
+
+
+def wait_all(futures: Iterable[PrefectFuture[Any]]) -> None:
+    """Block until all have ended.
+
+    Raises:
+        UpstreamFailedRun: One of them did not complete.
+    """
+    futures = list(futures)
+    wait(futures)
+    for future in futures:
+        _value(future, allowed=False)
+
+
+async def await_all(futures: Iterable[PrefectFuture[Any]]) -> None:
+    """``wait_all`` for coroutines."""
+    futures = PrefectFutureList(futures)
+    await futures.wait_async()
+    for future in futures:
+        _value(future, allowed=False)
+
+
+def _futures_of(values: Iterable[Any]) -> list[PrefectFuture[Any]]:
+    found: list[PrefectFuture[Any]] = []
+
+    def note(future: PrefectFuture[Any], _: bool) -> None:
+        found.append(future)
+
+    for value in values:
+        _visit(value, note, False, _MAX_DEPTH)
+    return found
+
+
+def _replaced(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+    return (
+        tuple(_visit(value, _value, False, _MAX_DEPTH) for value in args),
+        {name: _visit(value, _value, False, _MAX_DEPTH) for name, value in kwargs.items()},
+    )
+
+
+def _visit(value: Any, take: Callable[[PrefectFuture[Any], bool], Any], allowed: bool, depth: int) -> Any:
+    """``value`` with ``take(future, allow failure)`` in the place of each future, marks taken off."""
+    if isinstance(value, PrefectFuture):
+        return take(cast("PrefectFuture[Any]", value), allowed)
+    if isinstance(value, quote):
+        return cast("quote[Any]", value).unwrap()
+    if isinstance(value, BaseAnnotation):
+        marked = cast("BaseAnnotation[Any]", value)
+        return _visit(marked.unwrap(), take, allowed or isinstance(value, allow_failure), depth)
+    if depth == 0:
+        return value
+    if type(value) in (list, tuple, set, frozenset):
+        items = cast("Iterable[Any]", value)
+        return cast("Any", type(value))(_visit(item, take, allowed, depth - 1) for item in items)
+    if type(value) is dict:
+        mapping = cast("dict[Any, Any]", value)
+        return {key: _visit(item, take, allowed, depth - 1) for key, item in mapping.items()}
+    return value
+
+
+def _value(future: PrefectFuture[Any], allowed: bool) -> Any:
+    result = future.result(raise_on_failure=False)
+    state = future.state
+    if state.is_completed() or allowed:
+        return result
+    raise UpstreamFailedRun(f"Run {future.task_run_id}, which this one waited for, ended as {state}.")

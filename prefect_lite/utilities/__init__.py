@@ -1,0 +1,1 @@
+"""Named after Prefect's module of the same name; see ``annotations``."""

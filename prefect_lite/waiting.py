@@ -1,0 +1,298 @@
+"""How distributed futures wait: one WATCH for a list of runs, and what their final STATE says."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from prefect_lite.client.latch import Latch
+from prefect_lite.client.requests import Answered
+from prefect_lite.client.runtime import Runtime, get_runtime
+from prefect_lite.envelope import open_outcome
+from prefect_lite.exceptions import BrokerError, RunExpired, SerializationError
+from prefect_lite.futures import PrefectDistributedFuture
+from prefect_lite.protocol.messages import RunState
+from prefect_lite.states import NO_RESULT, State, StateDetails, StateType
+
+Future = PrefectDistributedFuture[Any]
+
+WHY_SECONDS: Final = 1.0
+
+
+class Collector(Latch):
+    """Takes the ends of runs from the client's loop thread, for one waiter.
+
+    Attributes:
+        error: Why nothing more will come, else None.
+    """
+
+    __slots__ = ("_each", "_futures", "_runtime", "error")
+
+    def __init__(
+        self, runtime: Runtime, futures: Sequence[Future], each: Callable[[Any], object] | None = None
+    ) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+        self._runtime = runtime
+        self._each = each
+        self._futures: dict[str, list[Future]] = {}
+        for future in futures:
+            self._futures.setdefault(future._id, []).append(future)  # pyright: ignore[reportPrivateUsage]
+        runtime.watch(list(self._futures), self)
+
+    def ended(self, state: RunState) -> None:
+        for future in self._futures.pop(state.run_id, ()):
+            future._final = state  # pyright: ignore[reportPrivateUsage]
+            if self._each is not None:
+                self._each(future)
+        if not self._futures:
+            self.set()
+
+    def failed(self, error: Exception) -> None:
+        self.error = error
+        if self._each is not None:
+            self._each(error)
+        self.set()
+
+    def stop(self) -> None:
+        """No longer interested."""
+        left = list(self._futures)
+        if left:
+            self._runtime.unwatch(left, self)
+
+
+def collect(futures: Sequence[Future], each: Callable[[Any], object]) -> Collector:
+    """Call ``each`` with every future when its run has ended (on the loop thread), or with an exception."""
+    for future in futures:
+        if future.done:
+            each(future)
+    open_ones = [future for future in futures if not future.done]
+    return Collector(get_runtime(), open_ones, each)
+
+
+def wait_all(futures: Sequence[Future], timeout: float | None) -> bool:
+    """Block until all have ended; False when ``timeout`` seconds passed first.
+
+    Raises:
+        BrokerUnreachable, AuthenticationFailed: Nothing can ever be told.
+    """
+    open_ones = [future for future in futures if not future.done]
+    if not open_ones:
+        return True
+    collector = Collector(get_runtime(), open_ones)
+    lend = _slot_lender()
+    if lend is not None:
+        lend(1)
+    try:
+        ended = collector.wait(timeout)
+    finally:
+        if lend is not None:
+            lend(-1)
+        collector.stop()
+    if collector.error is not None:
+        raise collector.error
+    return ended
+
+
+async def wait_all_async(futures: Sequence[Future], timeout: float | None) -> bool:
+    """``wait_all`` for coroutines."""
+    open_ones = [future for future in futures if not future.done]
+    if not open_ones:
+        return True
+    collector = Collector(get_runtime(), open_ones)
+    lend = _slot_lender()
+    if lend is not None:
+        lend(1)
+    try:
+        ended = await collector.wait_async(timeout)
+    finally:
+        if lend is not None:
+            lend(-1)
+        collector.stop()
+    if collector.error is not None:
+        raise collector.error
+    return ended
+
+
+def _slot_lender() -> Callable[[int], None] | None:
+    """Inside a run on a worker: how to lend its slot while it waits, so that nesting can't deadlock."""
+    context = sys.modules.get("prefect_lite.context")
+    run = context.TaskRunContext.get() if context is not None else None
+    return run.slot if run is not None else None
+
+
+# -- states ---------------------------------------------------------------------------------------
+
+
+def final_state(future: Future) -> State[Any]:
+    """The decoded end of a run that has ended.
+
+    Raises:
+        RunExpired: The broker has no record of it.
+        SerializationError: Its result can't be verified or decoded here.
+    """
+    decoded = future._state  # pyright: ignore[reportPrivateUsage]
+    if decoded is not None:
+        return decoded
+    record = future._final  # pyright: ignore[reportPrivateUsage]
+    if record is None or not record.type:
+        raise expired(future)
+    data: Any = NO_RESULT if record.type == StateType.COMPLETED else None
+    if record.result is not None:
+        runtime = get_runtime()
+        data = open_outcome(
+            runtime.keyring, runtime.namespace, record.task_key, record.run_id, record.result
+        )[1]
+    decoded = state_from_record(record, data)
+    future._state = decoded  # pyright: ignore[reportPrivateUsage]
+    return decoded
+
+
+def current_state(future: Future) -> State[Any]:
+    """Where the run stands now. Raises like ``PrefectDistributedFuture.state``."""
+    if not future.done:
+        answered = get_runtime().ask("run", future._id)  # pyright: ignore[reportPrivateUsage]
+        answered.wait()
+        record = RunState(**answer_of(answered))
+        if not record.type:
+            raise expired(future)
+        state = state_from_record(record, None)
+        if not state.is_final():
+            return state
+        wait_all([future], None)  # the answer has no result; a WATCH gives it at once
+    try:
+        return final_state(future)
+    except SerializationError:
+        record = future._final  # pyright: ignore[reportPrivateUsage]
+        return state_from_record(record, NO_RESULT) if record is not None else State(StateType.PENDING)
+
+
+def state_from_record(record: RunState, data: Any) -> State[Any]:
+    """A state of a run as users see it, from its record in the store."""
+    milliseconds = record.ended_ms or record.started_ms or record.submitted_ms
+    details = StateDetails(
+        task_run_id=UUID(record.run_id),
+        task_key=record.task_key,
+        scheduled_time=_time(record.due_ms) if record.due_ms else None,
+        attempt=record.attempt,
+        lost=record.lost,
+    )
+    return State(
+        StateType(record.type),
+        record.name,
+        record.message or None,
+        timestamp=_time(milliseconds) if milliseconds else datetime.now(UTC),
+        state_details=details,
+        data=data,
+    )
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def expired(future: Future) -> RunExpired:
+    """The error for a run that the broker has no record of."""
+    return RunExpired(
+        f"The broker has no record of run {future.task_run_id}: it ended longer ago than results are kept "
+        f"(result_ttl_seconds), or it was submitted to another broker or namespace."
+    )
+
+
+# -- questions ------------------------------------------------------------------------------------
+
+
+def cancel(future: Future) -> bool:
+    """See ``PrefectDistributedFuture.cancel``."""
+    answered = get_runtime().cancel(future._id)  # pyright: ignore[reportPrivateUsage]
+    answered.wait()
+    return _cancelled(future, answered)
+
+
+async def cancel_async(future: Future) -> bool:
+    """``cancel`` for coroutines."""
+    answered = get_runtime().cancel(future._id)  # pyright: ignore[reportPrivateUsage]
+    await answered.wait_async()
+    return _cancelled(future, answered)
+
+
+def _cancelled(future: Future, answered: Answered) -> bool:
+    status = answer_of(answered)["status"]
+    if status == "unknown":
+        raise expired(future)
+    return status in ("cancelled", "cancelling")
+
+
+def answer_of(answered: Answered) -> Any:
+    """The value of an answer.
+
+    Raises:
+        BrokerError: There is none, or the broker refused.
+    """
+    if answered.error is not None:
+        raise answered.error
+    if not answered.ok:
+        raise BrokerError(str(answered.value[1]))  # [code, sentence]
+    return answered.value
+
+
+def late_text(future: Future, timeout: float | None) -> str:
+    """Why a run has not ended in time, in sentences."""
+    answered = get_runtime().ask("why", future._id)  # pyright: ignore[reportPrivateUsage]
+    answered.wait(WHY_SECONDS)
+    return _late_text(future, timeout, answered)
+
+
+async def late_text_async(future: Future, timeout: float | None) -> str:
+    """``late_text`` for coroutines."""
+    answered = get_runtime().ask("why", future._id)  # pyright: ignore[reportPrivateUsage]
+    await answered.wait_async(WHY_SECONDS)
+    return _late_text(future, timeout, answered)
+
+
+def _late_text(future: Future, timeout: float | None, answered: Answered) -> str:
+    text = f"Run {future.task_run_id} has not ended after {timeout or 0:g} s."
+    if not answered.ok:
+        return f"{text} The broker did not say why: it can't be reached or did not answer."
+    facts: dict[str, Any] = answered.value
+    name = facts.get("name") or facts.get("state") or facts.get("type") or ""
+    sentence = str(facts.get("sentence") or "")
+    known = f" Its state is {name}." if name and str(name) not in sentence else ""
+    return f"{text}{known} {sentence}".rstrip()
+
+
+# -- callbacks ------------------------------------------------------------------------------------
+
+_callbacks: concurrent.futures.ThreadPoolExecutor | None = None
+
+
+def call_when_done(future: Future, fn: Callable[[Any], object]) -> None:
+    """Call ``fn(future)``: now if its run is known to have ended, else later, in one thread of our own.
+
+    Not on the client's loop thread: a slow callback would hold up everything that waits.
+    """
+    if future.done:
+        fn(future)
+    else:
+        pool = _callback_pool()
+        collect([future], lambda _: pool.submit(fn, future))
+
+
+def _callback_pool() -> concurrent.futures.ThreadPoolExecutor:
+    global _callbacks
+    if _callbacks is None:
+        _callbacks = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="prefect-lite-callbacks")
+    return _callbacks
+
+
+def _after_fork() -> None:
+    global _callbacks
+    _callbacks = None  # its thread stayed in the parent
+
+
+os.register_at_fork(after_in_child=_after_fork)

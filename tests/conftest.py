@@ -1,0 +1,83 @@
+"""What every test may use: a Valkey of the session, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.tools.server import ValkeyServer
+from tests.tools.waiting import wait_until
+
+settings.register_profile("default", max_examples=60, stateful_step_count=30, deadline=None)
+settings.register_profile(
+    "full",
+    max_examples=500,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+STANDING_THREADS = ("prefect-lite-client",)
+"""One of a process by design, from first use to exit."""
+
+FEW_DESCRIPTORS = 8
+"""Files that modules and event loops open once, on first use."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """One server for the session; each test takes a namespace of its own."""
+    server = ValkeyServer()
+    server.start()
+    yield server
+    server.close()
+
+
+def _children() -> set[int]:
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        return {child.pid for child in psutil.Process().children()}
+    found: set[int] = set()
+    for task in tasks.iterdir():
+        try:
+            found.update(int(pid) for pid in (task / "children").read_text().split())
+        except FileNotFoundError:  # a thread that ended meanwhile
+            continue
+    return found
+
+
+def _threads() -> set[str]:
+    names = {thread.name for thread in threading.enumerate()}
+    return {name for name in names if name.startswith("prefect-lite") and name not in STANDING_THREADS}
+
+
+def _descriptors() -> int:
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails a test that leaves child processes, threads of ours, or many open descriptors."""
+    children, threads, descriptors = _children(), _threads(), _descriptors()
+    yield
+    if _children() > children:
+        wait_until(lambda: not _children() - children, 5.0, "the end of the test's child processes")
+    if _threads() > threads:
+        wait_until(lambda: not _threads() - threads, 5.0, "the end of the test's threads")
+    if _descriptors() > descriptors + FEW_DESCRIPTORS:
+        gc.collect()
+        assert _descriptors() <= descriptors + FEW_DESCRIPTORS, "open descriptors were left behind"

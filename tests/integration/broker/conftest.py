@@ -1,0 +1,42 @@
+"""Fixtures: a bench with a broker on the Valkey of the session."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.broker.bench import Bench, BenchMaker
+from tests.tools.audit import audit
+from tests.tools.server import ValkeyServer
+
+
+@pytest.fixture
+async def make_bench(valkey: ValkeyServer) -> AsyncIterator[BenchMaker]:
+    """Makes a bench without a broker; keyword arguments are settings. Its keys are audited in the end."""
+    directory = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))  # pytest's own is too long for a socket
+    benches: list[Bench] = []
+
+    async def make(**overrides: Any) -> Bench:
+        bench = Bench(valkey.url, directory, **overrides)
+        benches.append(bench)
+        return bench
+
+    yield make
+    for bench in benches:
+        await bench.close()
+        with valkey.client() as client:
+            audit(client, f"pl:{{{bench.namespace}:0}}:")
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+async def bench(make_bench: BenchMaker) -> Bench:
+    """One broker with short times."""
+    bench = await make_bench()
+    await bench.broker()
+    return bench

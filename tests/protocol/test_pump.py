@@ -1,0 +1,265 @@
+"""The pump on real websockets over a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from websockets.asyncio.client import unix_connect
+from websockets.asyncio.server import ServerConnection, unix_serve
+
+from prefect_lite.protocol import messages as m
+from prefect_lite.protocol.broker_session import BrokerSession
+from prefect_lite.protocol.codec import MAX_FRAME, ProtocolError, encode_frame
+from prefect_lite.protocol.pump import HIGH_WATER, Pump
+from tests.protocol.pairs import MIB, broker, peer, run_id
+from tests.protocol.samples import RUN
+
+OPTIONS: dict[str, Any] = {"compression": None, "max_size": MAX_FRAME + 1024, "ping_interval": None}
+
+
+class Side:
+    """A pump with what it reported."""
+
+    def __init__(self, ws: Any, session: Any, *, deadline: float = 5.0) -> None:
+        self.ws = ws
+        self.session = session
+        self.seen: list[m.Message] = []
+        self.errors: list[ProtocolError] = []
+        self.changed = asyncio.Event()
+        self.react: Callable[[m.Message], None] = lambda message: None
+        self.pump = Pump(ws, session, self._take, write_deadline_seconds=deadline, on_error=self._fail)
+
+    def _take(self, messages: list[m.Message]) -> None:
+        self.seen += messages
+        for message in messages:
+            self.react(message)
+        self.pump.schedule_flush()
+        self.changed.set()
+
+    def _fail(self, problem: ProtocolError) -> None:
+        self.errors.append(problem)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+        async with asyncio.timeout(timeout):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def server(
+    path: Path, *, deadline: float = 5.0, max_payload_bytes: int = MIB
+) -> AsyncIterator[asyncio.Queue[Side]]:
+    """A server that welcomes everybody and hands out each connection's side once it runs."""
+    sides: asyncio.Queue[Side] = asyncio.Queue()
+
+    async def handle(ws: ServerConnection) -> None:
+        side = Side(ws, broker(max_payload_bytes=max_payload_bytes), deadline=deadline)
+
+        def react(message: m.Message) -> None:
+            if isinstance(message, m.Hello):
+                side.session.welcome("s1", b"secret", 1)
+
+        side.react = react
+        sides.put_nowait(side)
+        await side.pump.run()
+
+    async with unix_serve(handle, str(path), **OPTIONS):
+        yield sides
+
+
+@asynccontextmanager
+async def client(path: Path, role: str = "client", *, deadline: float = 5.0) -> AsyncIterator[Side]:
+    async with unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws:
+        session = peer(role, max_payload_bytes=32 * MIB)
+        side = Side(ws, session, deadline=deadline)
+        session.connect()
+        task = asyncio.create_task(side.pump.run())
+        await side.until(lambda: session.welcomed)
+        try:
+            yield side
+        finally:
+            await ws.close()
+            await task
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+
+            async def bounded() -> None:
+                async with asyncio.timeout(30):
+                    await test()
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                assert not [task for task in others if task.get_name() == "prefect-lite-writer"]
+
+            runner.run(bounded())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s"
+
+
+def test_messages_flow_both_ways_in_batches(path: Path) -> None:
+    async def test() -> None:
+        async with server(path) as sides, client(path) as one:
+            other = await sides.get()
+            submits = [m.Submit(run_id(n), "k", b"x" * 100) for n in range(3_000)]
+            for submit in submits:
+                one.session.submit(submit)
+            one.pump.schedule_flush()
+            one.pump.schedule_flush()
+            await other.until(lambda: len(other.seen) == 3_001)
+            assert other.seen[1:] == submits
+            other.session.send(m.Accepted([submit.run_id for submit in submits]))
+            other.pump.flush()
+            await one.until(lambda: one.session.unanswered == 0)
+
+    run(test)
+
+
+def test_a_large_body_and_small_messages_share_the_wire(path: Path) -> None:
+    async def test() -> None:
+        async with server(path, max_payload_bytes=16 * MIB) as sides, client(path) as one:
+            other = await sides.get()
+            big = m.Submit(RUN, "k", b"b" * (10 * MIB))
+            one.session.submit(big)
+            one.pump.flush()
+            one.session.send(m.Query(1, "stats"))
+            one.pump.flush()
+            await other.until(lambda: len(other.seen) == 3)
+            assert other.seen[1:] == [m.Query(1, "stats"), big]
+
+    run(test)
+
+
+def test_a_peer_that_stops_reading_is_dropped_at_the_deadline(path: Path) -> None:
+    async def test() -> None:
+        async with (
+            server(path, deadline=0.3) as sides,
+            unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws,
+        ):
+            await ws.send(encode_frame([m.Hello(0, "client", "default")]))
+            await ws.recv()
+            other = await sides.get()
+            ws.transport.pause_reading()
+            session: BrokerSession = other.session
+            start = asyncio.get_running_loop().time()
+            for number in range(200):
+                session.send(m.RunState(run_id(number), "COMPLETED", result=b"r" * 60_000))
+            other.pump.flush()
+            held = other.pump.buffered
+            await other.until(lambda: bool(other.errors))
+            assert asyncio.get_running_loop().time() - start < 2
+            assert [problem.code for problem in other.errors] == ["write_deadline"]
+            assert held <= HIGH_WATER + MAX_FRAME
+            ws.transport.abort()
+
+    run(test)
+
+
+def test_a_slow_reader_that_makes_progress_is_kept(path: Path) -> None:
+    """The whole takes far longer than the deadline, each frame less."""
+
+    async def test() -> None:
+        async with server(path, deadline=0.5, max_payload_bytes=8 * MIB) as sides, client(path) as one:
+            other = await sides.get()
+            transport = one.ws.transport
+            one.session.watch([RUN])
+            one.pump.flush()
+            await other.until(lambda: len(other.seen) == 2)
+            loop = asyncio.get_running_loop()
+            paused = 0
+
+            def stutter() -> None:
+                nonlocal paused
+                if paused >= 20 or transport.is_closing():
+                    return
+                paused += 1
+                transport.pause_reading()
+                loop.call_later(0.06, resume)
+
+            def resume() -> None:
+                transport.resume_reading()
+                loop.call_later(0.001, stutter)
+
+            stutter()
+            result = b"r" * (6 * MIB)
+            other.session.send(m.RunState(RUN, "COMPLETED", result=result))
+            other.pump.flush()
+            await one.until(lambda: len(one.seen) == 2)
+            assert one.seen[1] == m.RunState(RUN, "COMPLETED", result=result)
+
+    run(test)
+
+
+def test_a_broken_frame_is_answered_and_the_connection_closed(path: Path) -> None:
+    async def test() -> None:
+        async with server(path) as sides, client(path) as one:
+            other = await sides.get()
+            await one.ws.send(b"\xc1")
+            await other.until(lambda: bool(other.errors))
+            await one.ws.wait_closed()
+            assert one.ws.close_code == 1008
+            assert isinstance(one.seen[-1], m.Error)
+            assert one.seen[-1].fatal
+            assert other.errors[0].code == "malformed"
+
+    run(test)
+
+
+def test_the_heartbeat_is_driven_and_silence_ends_the_connection(path: Path) -> None:
+    async def test() -> None:
+        async with server(path) as sides, client(path) as one:
+            other = await sides.get()
+            one.session.renew_seconds = other.session.renew_seconds = 0.02
+            one.session.lease_seconds = 0.1
+            # The timers were armed with the long beat of WELCOME.
+            for side in (one, other):
+                side.session._next_tick = 0.0
+                side.pump._tick()
+            await other.until(lambda: sum(isinstance(seen, m.Renew) for seen in other.seen) > 2)
+            await one.until(lambda: bool(one.errors))  # nobody answers
+            assert one.errors[0].code == "silent"
+            await other.ws.wait_closed()
+
+    run(test)
+
+
+def test_run_ends_when_the_other_side_vanishes(path: Path) -> None:
+    async def test() -> None:
+        async with server(path) as sides, client(path) as one:
+            other = await sides.get()
+            one.session.send(m.Query(1, "stats"))
+            other.pump.abort()
+            await one.ws.wait_closed()
+            one.pump.flush()
+            assert one.errors == []
+
+    run(test)
+
+
+def test_an_error_of_the_application_is_not_hidden(path: Path) -> None:
+    async def test() -> None:
+        async with server(path) as sides:
+            async with unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws:
+                session = peer("client")
+                session.connect()
+
+                def broken(messages: list[m.Message]) -> None:
+                    raise RuntimeError("a bug")
+
+                pump = Pump(ws, session, broken, write_deadline_seconds=1.0)
+                with pytest.raises(RuntimeError, match="a bug"):
+                    await pump.run()
+            await sides.get()
+
+    run(test)

@@ -1,0 +1,239 @@
+"""The group-commit writer when Redis is away, full, new, or hostile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from prefect_lite.exceptions import ConfigurationError, StoreUnavailable
+from prefect_lite.settings import load_settings
+from tests.store.driver import Driver, MakeDriver, submission
+from tests.tools.server import ValkeyServer
+from tests.tools.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyServer]:
+    """A server that the test may kill."""
+    own = ValkeyServer(appendfsync="always")
+    own.start()
+    yield own
+    own.close()
+
+
+@pytest.fixture
+async def driver(server: ValkeyServer, tmp_path: Path) -> AsyncIterator[Driver]:
+    settings = load_settings(redis_url=server.url, home=tmp_path, redis_wait_seconds=0.5, lease_seconds=60)
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        yield driver
+        await driver.stop()
+
+
+async def test_work_of_one_turn_goes_out_in_one_pipeline(driver: Driver) -> None:
+    before = dict(driver.store.counters)
+    await driver.accepted(250)
+    after = driver.store.counters
+    assert after["pipelines"] - before["pipelines"] == 1
+    assert after["calls"] - before["calls"] == 3
+    assert after["largest"] == 100
+
+
+async def test_a_claim_sees_the_submit_of_the_same_turn(driver: Driver) -> None:
+    await driver.worker()
+    before = driver.store.counters["pipelines"]
+    _, runs = await asyncio.gather(driver.accepted(), driver.claim())
+    assert len(runs) == 1
+    assert driver.store.counters["pipelines"] == before + 1
+
+
+async def test_start_and_end_of_one_turn_are_one_write(driver: Driver) -> None:
+    await driver.accepted()
+    await driver.worker()
+    (run,) = await driver.claim()
+    before = driver.store.counters["calls"]
+    driver.started(run)
+    reply = await driver.finish(run, run_seconds=0.5)
+    assert driver.store.counters["calls"] == before + 1
+    assert reply.state is not None
+    assert reply.state.ended_ms - reply.state.started_ms == 500
+
+
+async def test_redis_killed_and_restarted(driver: Driver, server: ValkeyServer) -> None:
+    await driver.accepted(5)
+    await driver.worker()
+    runs = await driver.claim()
+    assert driver.store.healthy
+    server.kill()
+    commits = [asyncio.ensure_future(driver.finish(run)) for run in runs]
+    for run in runs:
+        driver.started(run)
+    refused = await driver.submit(submission())
+    assert [reply.status for reply in refused] == ["unavailable"]
+    assert "0.5 s" in refused[0].text
+    with pytest.raises(StoreUnavailable):
+        await driver.store.ping()
+    assert not driver.store.healthy
+    assert not any(commit.done() for commit in commits), "commits are kept"
+    server.start()
+    assert {reply.status for reply in await asyncio.gather(*commits)} == {"ok"}
+    await driver.accepted()
+    assert driver.store.healthy
+    driver.audit()
+
+
+async def test_redis_frozen(driver: Driver, server: ValkeyServer) -> None:
+    await driver.worker()
+    server.freeze()
+    try:
+        claim = asyncio.ensure_future(driver.claim())
+        (reply,) = await driver.submit(submission())
+        assert reply.status == "unavailable"
+        with pytest.raises(StoreUnavailable):
+            await driver.store.stats()
+        assert not claim.done()
+    finally:
+        server.thaw()
+    # The refused submit had been sent: it may be there, and if so it is claimed or waits.
+    await claim
+    await driver.accepted(3)
+    driver.audit()
+
+
+async def test_a_refused_submit_can_be_repeated(driver: Driver, server: ValkeyServer) -> None:
+    msg = submission()
+    server.freeze()
+    try:
+        assert (await driver.submit(msg))[0].status == "unavailable"
+    finally:
+        server.thaw()
+    assert (await driver.submit(msg))[0].status in ("accepted", "exists")
+    assert list(driver.audit()) == [msg.run_id]
+
+
+async def test_flushed_scripts_are_loaded_again(driver: Driver) -> None:
+    driver.client.script_flush()
+    ids = await driver.accepted(120)
+    assert (await driver.store.stats())["queues"][0]["length"] == len(ids)
+
+
+async def test_full_memory(driver: Driver) -> None:
+    await driver.accepted(3)
+    await driver.worker()
+    driver.client.config_set("maxmemory", 1)
+    try:
+        (reply,) = await driver.submit(submission())
+        assert reply.status == "unavailable"
+        assert "memory" in reply.text
+    finally:
+        driver.client.config_set("maxmemory", 0)
+    await driver.accepted()
+    assert len(await driver.claim()) == 4
+
+
+async def test_read_only_server(driver: Driver) -> None:
+    driver.client.replicaof("127.0.0.1", "1")
+    waiting = asyncio.ensure_future(driver.submit(submission()))
+    await until(lambda: driver.store.writers[0].last_error)
+    driver.client.replicaof("NO", "ONE")
+    assert (await waiting)[0].status == "accepted"
+
+
+async def test_a_key_of_a_wrong_type_harms_one_run(driver: Driver) -> None:
+    msgs = [submission() for _ in range(5)]
+    driver.client.set(f"{driver.prefix}r:{msgs[2].run_id}", "junk")
+    replies = await driver.submit(*msgs)
+    assert [reply.status for reply in replies] == ["accepted"] * 2 + ["unavailable"] + ["accepted"] * 2
+    assert "WRONGTYPE" in replies[2].text
+    driver.client.delete(f"{driver.prefix}r:{msgs[2].run_id}")
+    driver.audit()
+
+
+async def test_bounded_submits(server: ValkeyServer, tmp_path: Path) -> None:
+    settings = load_settings(
+        redis_url=server.url, home=tmp_path, max_pending_writes=10, redis_wait_seconds=0.5
+    )
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        try:
+            replies = await driver.submit(*(submission() for _ in range(15)))
+        finally:
+            await driver.stop()
+    assert [reply.status for reply in replies] == ["accepted"] * 10 + ["full"] * 5
+    assert replies[-1].retry_after_seconds > 0
+
+
+async def test_stop_answers_what_is_in_flight(server: ValkeyServer, tmp_path: Path) -> None:
+    settings = load_settings(redis_url=server.url, home=tmp_path)
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        submits = asyncio.ensure_future(driver.submit(*(submission() for _ in range(300))))
+        await asyncio.sleep(0)
+        await driver.stop()
+        assert {reply.status for reply in await submits} == {"accepted"}
+
+
+async def test_stop_while_redis_is_away(server: ValkeyServer, tmp_path: Path) -> None:
+    settings = load_settings(redis_url=server.url, home=tmp_path)
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        server.kill()
+        await until(lambda: not driver.store.healthy)
+        submits = asyncio.ensure_future(driver.submit(submission()))
+        await asyncio.sleep(0)
+        await driver.stop()
+        assert [reply.status for reply in await submits] == ["unavailable"]
+
+
+async def test_no_redis_at_all(tmp_path: Path, server: ValkeyServer) -> None:
+    settings = load_settings(redis_url="unix:///nowhere/valkey.sock", home=tmp_path, redis_wait_seconds=0.3)
+    with server.client() as client, pytest.raises(StoreUnavailable, match=r"0\.3 s"):
+        await Driver(settings, client).start()
+
+
+async def test_a_namespace_keeps_its_shards(
+    make_driver: MakeDriver, driver: Driver, server: ValkeyServer
+) -> None:
+    settings = driver.store.settings.model_copy(update={"shards": 4})
+    with pytest.raises(ConfigurationError, match="PREFECT_LITE_SHARDS=1"):
+        await Driver(settings, driver.client).start()
+
+
+async def test_warnings_about_the_server(make_driver: MakeDriver, valkey: ValkeyServer) -> None:
+    driver = await make_driver()
+    assert driver.warnings == []
+    driver.client.config_set("maxmemory-policy", "allkeys-lru")
+    driver.client.config_set("appendonly", "no")
+    try:
+        warnings = (await make_driver(broker_id="broker-2")).warnings
+    finally:
+        driver.client.config_set("maxmemory-policy", "noeviction")
+        driver.client.config_set("appendonly", "yes")
+    assert "noeviction" in warnings[0]
+    assert "appendonly" in warnings[1]
+
+
+async def test_several_shards(make_driver: MakeDriver) -> None:
+    driver = await make_driver(shards=4)
+    ids = await driver.accepted(40)
+    epoch = await driver.worker()
+    taken = []
+    for shard in range(4):
+        answer = asyncio.get_running_loop().create_future()
+        driver.store.claim("w1", epoch, shard, 1, 100, answer.set_result)
+        taken += (await answer).runs
+    assert sorted(run.run_id for run in taken) == sorted(ids)
+    assert (await driver.store.stats())["held"] == 40
+    held = [[run.run_id, run.token] for run in taken]
+    assert (await driver.store.renew("w1", epoch, held)).revoked == []
+    resumed = await driver.store.resume_session("w1", b"digest")
+    assert resumed is not None
+    assert sorted(resumed.held) == sorted(held)
+    assert {(await driver.finish(run)).status for run in taken} == {"ok"}
+    assert set(await driver.types(ids)) == {"COMPLETED"}
+    assert await driver.store.close_session("w1", resumed.epoch) == []

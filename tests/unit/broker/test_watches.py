@@ -1,0 +1,154 @@
+"""Watches: registered first, read second, told once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from prefect_lite_broker import watches as module
+from prefect_lite_broker.store import Store
+from prefect_lite_broker.watches import Watches
+
+from prefect_lite.protocol.messages import RunState
+
+RUN = "a" * 32
+OTHER = "b" * 32
+
+
+class Lookups:
+    """Records lookups; the test answers them."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Callable[[RunState], None]]] = []
+
+    def lookup(self, run_id: str, done: Callable[[RunState], None]) -> None:
+        self.asked.append((run_id, done))
+
+    def answer(self, **states: str) -> int:
+        asked, self.asked = self.asked, []
+        for run_id, done in asked:
+            done(RunState(run_id, states.get(run_id[0], "")))
+        return len(asked)
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.watched: set[str] = set()
+        self.told: list[RunState] = []
+
+    def tell(self, state: RunState) -> None:
+        self.told.append(state)
+
+
+def watches_with(lookups: Lookups) -> Watches:
+    return Watches(cast(Store, lookups))
+
+
+def test_a_run_that_has_ended_is_told_at_once() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.watch(watcher, [RUN])
+    lookups.answer(a="COMPLETED")
+    assert [state.type for state in watcher.told] == ["COMPLETED"]
+    assert len(watches) == 0
+    assert watcher.watched == set()
+
+
+def test_an_end_between_registration_and_read_is_told_once() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.watch(watcher, [RUN])
+    watches.ended(RunState(RUN, "FAILED"))
+    lookups.answer(a="FAILED")
+    assert [state.type for state in watcher.told] == ["FAILED"]
+
+
+def test_a_running_run_is_told_when_it_ends_to_all_who_watch() -> None:
+    lookups, first, second = Lookups(), Watcher(), Watcher()
+    watches = watches_with(lookups)
+    watches.watch(first, [RUN])
+    watches.watch(second, [RUN, OTHER])
+    lookups.answer(a="RUNNING", b="RUNNING")
+    assert first.told == second.told == []
+    watches.ended(RunState(RUN, "COMPLETED"))
+    assert len(first.told) == len(second.told) == 1
+    assert second.watched == {OTHER}
+
+
+def test_an_unknown_run_is_told_too() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches_with(lookups).watch(watcher, [RUN])
+    lookups.answer()
+    assert watcher.told == [RunState(RUN)]
+
+
+def test_hints_read_only_what_is_watched() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.watch(watcher, [RUN])
+    lookups.answer(a="RUNNING")
+    watches.hinted([OTHER, RUN])
+    assert lookups.answer(a="COMPLETED") == 1
+    assert len(watcher.told) == 1
+
+
+def test_lost_hints_read_everything_again() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.watch(watcher, [RUN, OTHER])
+    lookups.answer(a="RUNNING", b="RUNNING")
+    watches.reread()
+    assert lookups.answer(a="COMPLETED", b="RUNNING") == 2
+    assert [state.run_id for state in watcher.told] == [RUN]
+
+
+def test_a_run_submitted_here_is_not_read() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.expect(RUN)
+    watches.watch(watcher, [RUN])
+    assert lookups.asked == []
+    # Asking again is how a client tells that it doubts.
+    watches.watch(watcher, [RUN])
+    assert len(lookups.asked) == 1
+
+
+def test_a_run_submitted_here_is_read_after_a_surprise_or_lost_hints() -> None:
+    for doubt in (lambda watches: watches.hinted([RUN]), lambda watches: watches.reread()):
+        lookups, watcher = Lookups(), Watcher()
+        watches = watches_with(lookups)
+        watches.expect(RUN)
+        doubt(watches)
+        watches.watch(watcher, [RUN])
+        assert lookups.answer(a="COMPLETED") == 1
+        assert len(watcher.told) == 1
+
+
+def test_a_gone_watcher_leaves_nothing() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.watch(watcher, [RUN, OTHER])
+    watches.drop(watcher)
+    lookups.answer(a="COMPLETED", b="COMPLETED")
+    assert watcher.told == []
+    assert len(watches) == 0
+
+
+def test_many_reads_go_out_in_portions() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    ids = [f"{number:032x}" for number in range(module.MAX_LOOKUPS + 30)]
+    watches.watch(watcher, ids)
+    assert lookups.answer(**{"0": "COMPLETED"}) == module.MAX_LOOKUPS
+    assert lookups.answer(**{"0": "COMPLETED"}) == 30
+    assert len(watcher.told) == len(ids)
+
+
+def test_expected_runs_are_bounded() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.expect(RUN)
+    for number in range(module.MAX_EXPECTED):
+        watches.expect(f"{number:032x}")
+    watches.watch(watcher, [RUN])
+    assert len(lookups.asked) == 1

@@ -1,0 +1,214 @@
+"""Timeouts, cancellation and lost leases, with code that lets go and code that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from prefect_lite_worker.app import WorkerApp
+from scripted_broker import wait_until
+
+from prefect_lite import task
+from prefect_lite.context import lend_slot
+from prefect_lite.exceptions import CancelledRun, TaskRunTimeoutError
+
+release = threading.Event()
+seen: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _let_go(serve: Any) -> Any:
+    """Before the worker is stopped, which waits for its loop."""
+    release.clear()
+    seen.clear()
+    yield
+    release.set()
+
+
+@task(key="s.spin")
+def spin() -> None:
+    try:
+        while not release.is_set():
+            pass
+    finally:
+        seen.append("spin ended")
+
+
+@task(key="s.blocked")
+def blocked() -> None:
+    release.wait(20)
+    seen.append("blocked ended")
+
+
+@task(key="s.stubborn")
+def stubborn() -> None:
+    while not release.is_set():
+        try:
+            while not release.is_set():
+                pass
+        except BaseException:
+            seen.append("swallowed")
+
+
+@task(key="s.sleeps")
+async def sleeps() -> None:
+    await asyncio.sleep(20)
+
+
+@task(key="s.swallows")
+async def swallows() -> None:
+    while not release.is_set():
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            seen.append("swallowed")
+
+
+@task(key="s.blocks")
+async def blocks() -> None:
+    release.wait(20)
+
+
+@task(key="s.quick")
+def quick() -> str:
+    return "quick"
+
+
+@task(key="s.aquick")
+async def aquick() -> str:
+    return "aquick"
+
+
+EVERY = (spin, blocked, stubborn, sleeps, swallows, blocks)
+
+
+@pytest.mark.parametrize("slow", EVERY, ids=lambda value: value.name)
+def test_every_kind_of_code_ends_at_its_timeout(slow: Any, broker: Any, serve: Any) -> None:
+    serve(slow, quick, aquick, limit=1, max_stray_threads=100)
+    began = time.monotonic()
+    run_id = broker.push(slow.key, options={"timeout_seconds": 0.2})
+    with pytest.raises(TaskRunTimeoutError, match=r"longer than its timeout of 0.2 s"):
+        broker.outcome(run_id)
+    took = time.monotonic() - began
+    assert 0.2 <= took < 1.5
+    assert broker.finished[run_id].name == "TimedOut"
+    # The slot is free, and the interruption hits nothing else.
+    assert broker.outcome(broker.push("s.quick")) == "quick"
+    assert broker.outcome(broker.push("s.aquick")) == "aquick"
+
+
+@pytest.mark.parametrize("slow", EVERY, ids=lambda value: value.name)
+def test_every_kind_of_code_ends_when_cancelled(slow: Any, broker: Any, serve: Any) -> None:
+    serve(slow, quick, aquick, limit=2, max_stray_threads=100)
+    run_id = broker.push(slow.key)
+    broker.wait_running(run_id)
+    broker.cancel(run_id)
+    with pytest.raises(CancelledRun, match="was cancelled while it ran"):
+        broker.outcome(run_id)
+    assert broker.finished[run_id].type == "CANCELLED"
+    assert broker.outcome(broker.push("s.quick")) == "quick"
+    assert broker.outcome(broker.push("s.aquick")) == "aquick"
+
+
+def test_a_run_that_waits_for_a_blocked_loop_moves_on(broker: Any, serve: Any) -> None:
+    serve(blocks, aquick, limit=5)
+    stuck = broker.push("s.blocks", options={"timeout_seconds": 0.2})
+    broker.wait_running(stuck)
+    waiting = [broker.push("s.aquick") for _ in range(3)]
+    for run_id in waiting:
+        assert broker.outcome(run_id) == "aquick"
+    assert broker.end(stuck).name == "TimedOut"
+
+
+def test_a_run_that_has_not_started_is_cancelled_at_once(broker: Any, serve: Any) -> None:
+    serve(blocks, aquick, limit=5)
+    stuck = broker.push("s.blocks")
+    broker.wait_running(stuck)
+    waiting = broker.push("s.aquick")
+    wait_until(lambda: not broker._waiting)
+    broker.cancel(waiting)
+    assert broker.end(waiting).message == "aquick was cancelled before it started."
+    release.set()
+    assert broker.outcome(stuck) is None
+
+
+def test_a_timed_out_attempt_is_retried(broker: Any, serve: Any) -> None:
+    serve(spin)
+    run_id = broker.push("s.spin", options={"timeout_seconds": 0.1, "retries": 1, "retry_delay_seconds": 3})
+    wait_until(lambda: run_id in broker.retried)
+    assert broker.retried[run_id].attempt == 2
+    assert seen == ["spin ended"]
+
+
+def test_a_revoked_run_is_stopped_and_reports_nothing(broker: Any, serve: Any) -> None:
+    serve(spin, sleeps, quick, limit=2)
+    runs = [broker.push("s.spin"), broker.push("s.sleeps")]
+    for run_id in runs:
+        broker.wait_running(run_id)
+        broker.revoke(run_id)
+    wait_until(lambda: seen == ["spin ended"])
+    assert [broker.outcome(broker.push("s.quick")) for _ in range(4)] == ["quick"] * 4
+    assert not set(runs) & set(broker.finished)
+
+
+def test_a_task_may_be_cancelled_as_soon_as_it_arrives(broker: Any, serve: Any) -> None:
+    serve(sleeps, spin, limit=50)
+    runs = [broker.push(key) for key in ("s.sleeps", "s.spin") * 10]
+    wait_until(lambda: not broker._waiting)
+    for run_id in runs:
+        broker.cancel(run_id)
+    assert {broker.end(run_id).name for run_id in runs} == {"Cancelled"}
+
+
+def test_timeouts_at_the_very_end_never_hit_the_next_run(broker: Any, serve: Any) -> None:
+    @task(key="s.edge")
+    def edge(seconds: float) -> str:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+        return "edge"
+
+    serve(edge, quick, limit=1)
+    runs = []
+    for number in range(60):
+        seconds = 0.01 + number % 7 * 0.0005
+        runs.append(broker.push("s.edge", seconds, options={"timeout_seconds": 0.0115}))
+        assert broker.outcome(broker.push("s.quick")) == "quick"
+    names = {broker.end(run_id).name for run_id in runs}
+    assert names <= {"Completed", "TimedOut"}
+
+
+def test_too_many_stuck_threads_end_the_worker(
+    broker: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(WorkerApp, "_exit", lambda app: exits.append(app.exit_code))
+    served = serve(blocked, quick, limit=2)
+    runs = [broker.push("s.blocked", options={"timeout_seconds": 0.1}) for _ in range(2)]
+    assert {broker.end(run_id).name for run_id in runs} == {"TimedOut"}
+    served.wait()
+    assert exits == [75]
+
+
+def test_a_waiting_task_lends_its_slot(broker: Any, serve: Any) -> None:
+    inner_done = threading.Event()
+
+    @task(key="s.outer")
+    def outer() -> str:
+        with lend_slot():
+            assert inner_done.wait(10)
+        return "outer"
+
+    @task(key="s.inner")
+    def inner() -> str:
+        inner_done.set()
+        return "inner"
+
+    serve(outer, inner, limit=1)
+    first = broker.push("s.outer")
+    broker.wait_running(first)
+    assert broker.outcome(broker.push("s.inner")) == "inner"
+    assert broker.outcome(first) == "outer"

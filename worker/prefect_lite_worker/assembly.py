@@ -1,0 +1,98 @@
+"""Puts the parts of a worker together, on the connection thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+from prefect_lite.client.connection import BrokerConnection
+from prefect_lite.keyring import Keyring
+from prefect_lite.protocol.messages import Welcome
+from prefect_lite.settings import Settings
+from prefect_lite.version import __version__
+from prefect_lite_worker.connection import WorkerConnection, WorkerSession
+from prefect_lite_worker.desk import Desk
+from prefect_lite_worker.execution import Execution
+from prefect_lite_worker.leases import Leases
+from prefect_lite_worker.loops import Loops
+from prefect_lite_worker.registry import Registry
+from prefect_lite_worker.reporting import Reporter
+from prefect_lite_worker.threads import ThreadPool
+
+
+class Plan(NamedTuple):
+    """What a worker is made from.
+
+    Attributes:
+        settings: Times and limits.
+        keyring: Opens calls, seals results.
+        registry: The served tasks.
+        limit: Slots.
+        name: Of the worker, for people.
+        max_stray_threads: Stuck threads at which it stops.
+    """
+
+    settings: Settings
+    keyring: Keyring
+    registry: Registry
+    limit: int
+    name: str
+    max_stray_threads: int
+
+
+class Parts(NamedTuple):
+    """What exists while the connection thread runs."""
+
+    loop: asyncio.AbstractEventLoop
+    leases: Leases
+    pool: ThreadPool
+    loops: Loops
+    work: WorkerConnection
+    connection: BrokerConnection
+    reporter: Reporter
+
+
+def assemble(
+    plan: Plan,
+    user_loop: asyncio.AbstractEventLoop,
+    *,
+    may_replace: bool,
+    write: Callable[[str], None] | None,
+    on_up: Callable[[Welcome], None],
+    on_down: Callable[[Exception | None], None],
+) -> Parts:
+    """Make the parts; nothing is connected yet.
+
+    Args:
+        plan: What to make.
+        user_loop: Where coroutines run.
+        may_replace: Whether a stuck user loop may be replaced.
+        write: Takes lines for the terminal; None: records go through ``logging``.
+        on_up: Called when a broker has welcomed us.
+        on_down: Called when there is none (any more).
+    """
+    settings, desk = plan.settings, Desk()
+    leases = Leases(plan.limit)
+    execution = Execution(leases, desk, plan.keyring, settings.namespace, settings.max_payload_bytes)
+    pool = ThreadPool(execution.in_thread, plan.limit)
+    loops = Loops(user_loop, execution.on_loop, may_replace=may_replace)
+    reporter = Reporter(write, logging.getLogger("prefect_lite").getEffectiveLevel(), plan.name)
+    session = WorkerSession(
+        "worker",
+        settings.namespace,
+        version=__version__,
+        info={"host": socket.gethostname(), "pid": os.getpid(), "name": plan.name},
+        max_payload_bytes=settings.max_payload_bytes,
+    )
+    session.serve(plan.registry.keys)
+    session.set_free(plan.limit)
+    work = WorkerConnection(session, plan, leases, desk, execution, pool, loops, reporter)
+    connection = BrokerConnection(
+        session, settings, "worker", on_messages=work.on_messages, on_up=on_up, on_down=on_down
+    )
+    work.schedule_flush = connection.schedule_flush
+    return Parts(asyncio.get_running_loop(), leases, pool, loops, work, connection, reporter)

@@ -1,0 +1,360 @@
+"""The connection thread's work: messages of the broker, ends of runs, leases, deadlines, ticks.
+
+Everything here runs on one loop in a thread of its own, never runs the user's code, and does per burst what
+need not be done per run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from prefect_lite.engine import CANCEL, GIVE_UP, Outcome
+from prefect_lite.interrupts import Permits
+from prefect_lite.logging import get_logger
+from prefect_lite.protocol.codec import ProtocolError
+from prefect_lite.protocol.messages import (
+    Cancel,
+    Done,
+    Error,
+    Finish,
+    Goodbye,
+    Message,
+    Release,
+    Retry,
+    Revoke,
+    Run,
+    Welcome,
+)
+from prefect_lite.protocol.peer_session import PeerSession
+from prefect_lite_worker.desk import Desk, Ended
+from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, ThreadRun, monotonic
+from prefect_lite_worker.lifecycle import EXIT_STUCK, SERVING, Lifecycle
+from prefect_lite_worker.reporting import Reporter, log_messages
+from prefect_lite_worker.stalls import StallWatch
+from prefect_lite_worker.stops import Stops
+
+if TYPE_CHECKING:
+    from prefect_lite_worker.assembly import Plan
+    from prefect_lite_worker.execution import Execution
+    from prefect_lite_worker.loops import Loops
+    from prefect_lite_worker.threads import ThreadPool
+
+logger = get_logger("worker")
+
+FIRST_TICK_SECONDS = 0.005
+"""A run that takes longer than this is reported as STARTED, and gets a thread of its own."""
+TICK_SECONDS = 0.05
+"""While runs are under way: log lines, deadlines, stalls."""
+STUCK_GRACE_SECONDS = 10.0
+"""For the other runs of a worker that has lost all its threads."""
+
+
+class WorkerSession(PeerSession):
+    """Knows when the broker was last heard of."""
+
+    heard = 0.0
+
+    def receive(self, data: bytes) -> list[Message]:
+        self.heard = monotonic()
+        return super().receive(data)
+
+
+class WorkerConnection:
+    """What the connection thread knows and does, short of the thread and the socket themselves.
+
+    Args:
+        session: The protocol session.
+        plan: Tasks, settings and limits.
+        leases, desk, execution, pool, loops: The parts it puts together.
+        reporter: Takes each end of a run.
+
+    Attributes:
+        stops: Ends runs from outside.
+        lifecycle: Serving, draining, stopped.
+        broker: Id of the broker, "" before the first.
+        schedule_flush: Has what was queued in the session sent at the end of this turn of the loop.
+    """
+
+    def __init__(
+        self,
+        session: WorkerSession,
+        plan: Plan,
+        leases: Leases,
+        desk: Desk,
+        execution: Execution,
+        pool: ThreadPool,
+        loops: Loops,
+        reporter: Reporter,
+    ) -> None:
+        self._session = session
+        self._registry = plan.registry
+        self._leases = leases
+        self._desk = desk
+        self._execution = execution
+        self._pool = pool
+        self._loops = loops
+        self._settings = settings = plan.settings
+        self._max_stray_threads = plan.max_stray_threads
+        self._reporter = reporter
+        self.schedule_flush: Callable[[], None] = _nothing
+        self._permits = Permits()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
+        self._stalls = StallWatch(settings.hung_seconds)
+        self.stops = Stops(leases, pool, loops, execution, self._finish, settings.hung_seconds)
+        self.lifecycle = Lifecycle(self, self._loop.time)
+        self.broker = ""
+        self._handlers: dict[type[Message], Callable[[Any], None]] = {
+            Run: self._on_run,
+            Done: self._on_done,
+            Revoke: self._on_revoke,
+            Cancel: self._on_cancel,
+            Error: self._on_error,
+            Goodbye: self._on_goodbye,
+            Welcome: self._on_welcome,
+        }
+        self._for_threads: list[ThreadRun] = []
+        self._for_loop: list[LoopRun] = []
+        self._in_frame = False
+        self._offer = False
+        desk.open(self._loop, self.take_desk)
+
+    # -- from the broker --------------------------------------------------------------------------
+
+    def on_messages(self, messages: list[Message]) -> None:
+        """What a frame has brought."""
+        handlers = self._handlers
+        # Slots may be offered only once all RUNs of the frame have taken theirs.
+        self._in_frame = True
+        for message in messages:
+            handler = handlers.get(type(message))
+            if handler is not None:
+                handler(message)
+        self._in_frame = False
+        if self._offer:
+            self._offer_slots()
+        if self._for_threads:
+            self._pool.submit(self._for_threads)
+            self._for_threads = []
+            self._tick_within(FIRST_TICK_SECONDS)
+        if self._for_loop:
+            self._loops.current.submit(self._for_loop)
+            self._for_loop = []
+            self._tick_within(FIRST_TICK_SECONDS)
+
+    def _on_run(self, message: Run) -> None:
+        if self.lifecycle.phase != SERVING:
+            self._session.release(Release(message.run_id, message.token))
+            self.schedule_flush()
+            return
+        task = self._registry.get(message.task_key)
+        if task is None:
+            text = f"This worker does not serve {message.task_key!r}, but was given a run of it."
+            self._commit(
+                Finish(message.run_id, message.token, "FAILED", "Failed", text, message.attempt, 0.0, None)
+            )
+            self._offer_slots()
+        elif task.isasync:
+            run = LoopRun(message, task, self._desk, self._loops.current)
+            self._leases.add(run)
+            self._for_loop.append(run)
+        else:
+            run = ThreadRun(message, task, self._desk, self._permits)
+            self._leases.add(run)
+            self._for_threads.append(run)
+
+    def _on_done(self, message: Done) -> None:
+        for run_id, _, status in message.answers:
+            if status == "stale":
+                logger.warning(
+                    "Run %s had been given to another worker; its outcome here was dropped.", run_id
+                )
+        self.lifecycle.notify()
+
+    def _on_revoke(self, message: Revoke) -> None:
+        for run_id, token in message.leases:
+            self._session.forget(token)
+            run = self._leases.active.get(token)
+            if run is not None:
+                logger.warning("The lease of run %s (%s) is lost; stopping it here.", run_id, run.task.name)
+                self.stops.stop(run, GIVE_UP)
+        self._tick_within(FIRST_TICK_SECONDS)
+
+    def _on_cancel(self, message: Cancel) -> None:
+        self.take_desk()
+        run = self._leases.active.get(message.token)
+        if run is not None:
+            self.stops.stop(run, CANCEL)
+            self._tick_within(FIRST_TICK_SECONDS)
+
+    def _on_welcome(self, message: Welcome) -> None:
+        self._execution.max_payload_bytes = min(self._settings.max_payload_bytes, message.max_payload_bytes)
+        self.broker = message.broker
+        self._offer_slots()  # a new connection begins without credit
+
+    def _on_error(self, message: Error) -> None:
+        logger.warning("The broker reports: %s (%s)", message.text, message.code)
+
+    def _on_goodbye(self, message: Goodbye) -> None:
+        logger.info("The broker says goodbye: %s", message.reason)
+
+    # -- from the runs ----------------------------------------------------------------------------
+
+    def take_desk(self) -> None:
+        """Take everything that lies on the desk, and tell the broker."""
+        desk = self._desk
+        # Ends are counted before lines are taken: the lines of an ended run go out before its end does.
+        ends = len(desk.ended)
+        if desk.lines:
+            for message in log_messages(desk):
+                self._session.send(message)
+            self.schedule_flush()
+        if desk.lent:
+            while desk.lent:
+                self._leases.lent += desk.lent.popleft()
+            self._pool.limit = self._leases.limit + self._leases.lent
+            self._offer_slots()
+        if desk.started and desk.started[-1].attempt > desk.started[-1].first:
+            self._take_started()  # a retry in place: counted before it can take the process down
+        if ends:
+            for _ in range(ends):
+                self._finish(desk.ended.popleft())
+            self._offer_slots()
+
+    def _offer_slots(self) -> None:
+        self._offer = self._in_frame
+        if self._in_frame:
+            return
+        if self.lifecycle.phase == SERVING:
+            self._session.set_free(self._leases.free)
+        else:
+            self.lifecycle.notify()
+        self.schedule_flush()
+
+    def _take_started(self) -> None:
+        active, session = self._leases.active, self._session
+        started = self._desk.started
+        while started:
+            run = started.popleft()
+            if active.get(run.token) is run:
+                session.started(run.run_id, run.token, run.attempt)
+                self.stops.watch(run)
+                self.schedule_flush()
+
+    def _finish(self, ended: Ended) -> None:
+        """End a lease here, unless that was done before."""
+        if not self._leases.remove(ended.run):
+            return
+        if ended.message is not None:
+            self._commit(ended.message)
+        self._reporter.ended(ended)
+        if ended.run.stop is not None:
+            self._offer_slots()
+
+    def _commit(self, message: Finish | Retry | Release) -> None:
+        session = self._session
+        try:
+            if isinstance(message, Finish):
+                session.finish(message)
+            elif isinstance(message, Release):
+                session.release(message)
+            else:
+                session.retry(message)
+        except ProtocolError as exc:
+            # The run needs an end all the same; what the broker would refuse is left out.
+            text = f"The outcome can't be sent: {exc}"
+            attempt = 1 if isinstance(message, Release) else max(1, message.attempt)
+            session.finish(
+                Finish(message.run_id, message.token, "CRASHED", "Crashed", text[:2_000], attempt, 0.0, None)
+            )
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _tick_within(self, seconds: float) -> None:
+        when = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._tick_at <= when:
+                return
+            self._timer.cancel()
+        self._tick_at = when
+        self._timer = self._loop.call_at(when, self._tick)
+        self._stalls.expect(when)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.take_desk()
+        self._take_started()
+        now = monotonic()
+        report = self._stalls.tick(now, {ident: run.task.name for ident, run in self._pool.running().items()})
+        if report is not None:
+            logger.warning("%s", report)
+        self.stops.run_due(now)
+        if self.stops.stuck >= self._max_stray_threads and self.lifecycle.phase == SERVING:
+            reason = f"{self.stops.stuck} threads are stuck in code that does not let go"
+            self.lifecycle.stop(reason, STUCK_GRACE_SECONDS, EXIT_STUCK)
+        self._stop_careful(now)
+        growing = self._pool.grow()
+        if self._leases.active:
+            following = FIRST_TICK_SECONDS if growing else TICK_SECONDS
+            due = self.stops.deadlines.next
+            self._tick_within(following if due is None else min(following, max(0.0, due - now)))
+
+    def _stop_careful(self, now: float) -> None:
+        """Stop runs that must not go on without contact, a beat before their lease ends."""
+        welcome = self._session.welcome
+        if welcome is None or now - self._session.heard < welcome.lease_seconds - welcome.renew_seconds:
+            return
+        for run in list(self._leases.active.values()):
+            if run.careful and run.stop is None:
+                logger.warning("No broker was heard for nearly a lease; stopping %s.", run.task.name)
+                self._session.release(Release(run.run_id, run.token))
+                self.stops.stop(run, GIVE_UP)
+
+    # -- stopping ---------------------------------------------------------------------------------
+
+    def refuse_new(self) -> None:
+        """Serve no keys any more and give back what has not started."""
+        self._session.set_free(0)
+        self._session.serve([])
+        for run in list(self._leases.waiting.values()):
+            if self._leases.start(run):
+                self._give_back(run)
+        self.schedule_flush()
+
+    def release_rest(self) -> None:
+        """Give back all runs that are left, and stop their code: the process may live on."""
+        self.take_desk()
+        for run in list(self._leases.active.values()):
+            if run.stop is None:
+                run.stop = GIVE_UP
+                run.interrupt()
+            self._give_back(run)
+        self.schedule_flush()
+
+    def _give_back(self, run: ActiveRun) -> None:
+        release = Release(run.run_id, run.token)
+        self._finish(Ended(run, release, Outcome("given_up", message="handed back"), 0.0))
+
+    @property
+    def runs_left(self) -> int:
+        """Runs under way here."""
+        return len(self._leases.active)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Leases the broker has not been told the end of."""
+        return len(self._session.held)
+
+    def close(self) -> None:
+        """No more ticks."""
+        self._desk.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _nothing() -> None:
+    """Until there is a connection to flush."""

@@ -1,0 +1,141 @@
+"""The event loops that run coroutines: the main one, and fresh ones when a coroutine blocks it for good."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from prefect_lite.logging import get_logger
+from prefect_lite_worker.leases import LoopRun
+
+logger = get_logger("worker")
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A uvloop where there is one, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class LoopHost:
+    """Starts runs on one running loop; a burst is handed over with one wake-up.
+
+    Args:
+        loop: The loop; it need not run yet.
+        execute: Coroutine function that executes a run.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, execute: Callable[[LoopRun], Coroutine[Any, Any, None]]
+    ) -> None:
+        self.loop = loop
+        self._execute = execute
+        self._inbox: deque[LoopRun] = deque()
+        self._woken = False
+
+    def submit(self, runs: Iterable[LoopRun]) -> None:
+        """Start these runs, soon. Called from the connection thread."""
+        self._inbox.extend(runs)
+        if not self._woken:
+            self._woken = True
+            self.call(self._start_all)
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Call something on the loop; nothing happens when it is closed."""
+        try:
+            self.loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            logger.debug("A loop for runs is closed already.")
+
+    def _start_all(self) -> None:
+        self._woken = False
+        inbox, create, execute = self._inbox, self.loop.create_task, self._execute
+        while inbox:
+            create(execute(inbox.popleft()))
+
+
+class Loops:
+    """The current loop for new runs, and the stuck ones.
+
+    Args:
+        main: The loop of the main thread (``serve``) or of the caller (``aserve``).
+        execute: Coroutine function that executes a run.
+        may_replace: Whether a stuck loop may be replaced (not the caller's own).
+    """
+
+    def __init__(
+        self,
+        main: asyncio.AbstractEventLoop,
+        execute: Callable[[LoopRun], Coroutine[Any, Any, None]],
+        *,
+        may_replace: bool,
+    ) -> None:
+        self._execute = execute
+        self._may_replace = may_replace
+        self.main = LoopHost(main, execute)
+        self.current = self.main
+        self.stuck = 0
+        self._threads: list[tuple[LoopHost, threading.Thread]] = []
+
+    def replace(self, host: LoopHost, waiting: Iterable[LoopRun]) -> bool:
+        """The loop of ``host`` does not react: new runs, and those that wait for it, go to a fresh one.
+
+        Args:
+            host: The stuck loop.
+            waiting: All runs that have not started.
+
+        Returns:
+            Whether it was replaced (not when that was done before, or may not be done).
+        """
+        if host is not self.current or not self._may_replace:
+            return False
+        self.stuck += 1
+        loop = new_event_loop()
+        self.current = LoopHost(loop, self._execute)
+        thread = threading.Thread(
+            target=_run_loop, args=(loop,), name=f"prefect-lite-loop-{self.stuck + 1}", daemon=True
+        )
+        self._threads.append((self.current, thread))
+        thread.start()
+        moved = [run for run in waiting if run.host is host]
+        for run in moved:
+            run.host = self.current
+        self.current.submit(moved)
+        return True
+
+    def stop(self) -> None:
+        """End the fresh loops."""
+        for host, _ in self._threads:
+            host.call(host.loop.stop)
+        for _, thread in self._threads:
+            thread.join(1.0)
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        close_loop(loop)
+
+
+def close_loop(loop: asyncio.AbstractEventLoop, seconds: float = 1.0) -> None:
+    """Cancel what is left on a stopped loop, wait a moment for it, and close the loop.
+
+    A coroutine that does not react is left alone, and its loop stays open: closing would raise in there.
+    """
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=seconds))
+        if pending:
+            return
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

@@ -1,0 +1,113 @@
+"""Ending runs from outside: deadlines, cancellation, lost leases; and giving up on code that does not let go.
+
+A run is stopped once, for the first reason. Its code is interrupted and has a moment to end; then the run is
+ended without it, its slot is free again, and whatever the code still does is without effect (fenced lease).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prefect_lite.engine import GIVE_UP, TIMEOUT, Outcome, stopped_outcome
+from prefect_lite.logging import get_logger
+from prefect_lite_worker import deadlines
+from prefect_lite_worker.desk import Ended
+from prefect_lite_worker.leases import ActiveRun, LoopRun, ThreadRun, monotonic
+
+if TYPE_CHECKING:
+    from prefect_lite_worker.execution import Execution
+    from prefect_lite_worker.leases import Leases
+    from prefect_lite_worker.loops import Loops
+    from prefect_lite_worker.threads import ThreadPool
+
+logger = get_logger("worker")
+
+THREAD_SECONDS = 0.25
+"""What code in a thread gets to react; one that runs Python at all reacts within a few GIL switches."""
+
+
+class Stops:
+    """Stops runs. Belongs to the connection thread.
+
+    Args:
+        leases: The runs of this worker.
+        pool: The threads.
+        loops: The loops.
+        execution: Makes FINISH messages.
+        finish: Called with an ``Ended`` that replaces what the run's own code would report.
+        hung_seconds: What a coroutine gets to react.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        pool: ThreadPool,
+        loops: Loops,
+        execution: Execution,
+        finish: Callable[[Ended], None],
+        hung_seconds: float,
+    ) -> None:
+        self._leases = leases
+        self._pool = pool
+        self._loops = loops
+        self._execution = execution
+        self._finish = finish
+        self._hung_seconds = hung_seconds
+        self.deadlines = deadlines.Deadlines()
+
+    @property
+    def stuck(self) -> int:
+        """Threads lost to code that does not let go."""
+        return len(self._pool.strays) + self._loops.stuck
+
+    def watch(self, run: ActiveRun) -> None:
+        """An attempt has started: keep its timeout."""
+        if run.timeout is not None:
+            self.deadlines.add(run.started + run.timeout, deadlines.EXPIRE, run)
+
+    def stop(self, run: ActiveRun, reason: str) -> None:
+        """End a run for a reason: ``TIMEOUT``, ``CANCEL`` or ``GIVE_UP`` (nothing is reported then)."""
+        if run.stop is not None:
+            return
+        run.stop = reason
+        if self._leases.waiting.pop(run.token, None) is not None:
+            self._end(run)  # never started: nobody else will end it
+            return
+        run.interrupt()
+        patience = THREAD_SECONDS if isinstance(run, ThreadRun) else self._hung_seconds
+        self.deadlines.add(monotonic() + patience, deadlines.GIVE_UP, run)
+
+    def run_due(self, now: float) -> None:
+        """Do what is due."""
+        for what, run in self.deadlines.due(now):
+            if self._leases.active.get(run.token) is not run:
+                continue
+            if what is deadlines.EXPIRE:
+                self.stop(run, TIMEOUT)
+            else:
+                self._abandon(run)
+
+    def _abandon(self, run: ActiveRun) -> None:
+        run.abandoned = True
+        self._end(run)
+        if isinstance(run, ThreadRun):
+            self._pool.abandon(run)
+            logger.warning(
+                "%s did not let go when it was stopped: its thread is lost until it returns.", run.task.name
+            )
+        elif isinstance(run, LoopRun) and not run.delivered:
+            waiting = [other for other in self._leases.waiting.values() if isinstance(other, LoopRun)]
+            logger.warning("%s blocks the event loop.", run.task.name)
+            self._loops.replace(run.host, waiting)
+        else:
+            logger.warning("%s swallowed its cancellation and goes on without effect.", run.task.name)
+
+    def _end(self, run: ActiveRun) -> None:
+        seconds = monotonic() - run.started if run.started else 0.0
+        reason = run.stop
+        if reason is None or reason == GIVE_UP:
+            self._finish(Ended(run, None, Outcome("given_up"), seconds))
+            return
+        outcome = stopped_outcome(run.task.name, reason, run.timeout, started=run.started > 0)
+        self._finish(Ended(run, self._execution.failure(run, outcome, seconds), outcome, seconds))

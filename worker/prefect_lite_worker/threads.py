@@ -1,0 +1,126 @@
+"""The threads that run functions: a lean pool that grows when runs wait, and gives up on stuck threads."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+
+from prefect_lite_worker.leases import ThreadRun, monotonic
+
+FIRST_THREADS = 4
+"""Threads that are started without waiting whether fewer would do."""
+
+SLOW_TICKS = 10
+"""Waiting runs that would take longer than so many calls of ``grow`` get a few more threads."""
+
+JOIN_SECONDS = 1.0
+
+
+class ThreadPool:
+    """Runs ``execute(run)`` in at most ``limit`` threads beside the stuck ones.
+
+    The connection thread calls ``submit``, ``grow``, ``abandon`` and ``stop``.
+
+    Attributes:
+        limit: Threads at most, the stuck ones not counted.
+        strays: Threads that did not let go of a run that was ended without them.
+    """
+
+    def __init__(self, execute: Callable[[ThreadRun], None], limit: int) -> None:
+        self._execute = execute
+        self.limit = limit
+        self._queue: SimpleQueue[ThreadRun | None] = SimpleQueue()
+        self._context = contextvars.copy_context()
+        self._threads: dict[int, threading.Thread] = {}  # by number; those that take new runs
+        self._busy: dict[int, ThreadRun] = {}  # by number
+        self._number = 0
+        self._ended = 0  # runs, roughly (threads add to it without a lock)
+        self._ended_before = 0
+        self._looked = 0.0
+        self.strays: dict[int, threading.Thread] = {}
+
+    def submit(self, runs: Iterable[ThreadRun]) -> None:
+        """Have these runs executed, soon."""
+        for run in runs:
+            self._queue.put(run)
+        idle = len(self._threads) - len(self._busy)
+        if len(self._threads) < FIRST_THREADS:
+            self._spawn(min(self._queue.qsize() - idle, FIRST_THREADS - len(self._threads)))
+
+    def grow(self) -> bool:
+        """Add threads when runs wait and those there are don't get through. Called every few milliseconds.
+
+        A burst of tiny runs is done faster by few threads (they hold the GIL in turn anyway); runs that block
+        need one thread each. Whether all threads are in older runs, and how many runs ended since the last
+        call, tells which it is.
+
+        Returns:
+            Whether runs wait.
+        """
+        waiting = self._queue.qsize()
+        ended, self._ended_before = self._ended - self._ended_before, self._ended
+        since, self._looked = self._looked, monotonic()
+        if waiting:
+            threads = len(self._threads)
+            blocked = sum(1 for run in list(self._busy.values()) if 0.0 < run.started < since)
+            if blocked >= threads:
+                self._spawn(waiting)
+            elif waiting > SLOW_TICKS * ended:
+                self._spawn(min(waiting, FIRST_THREADS))
+        return waiting > 0
+
+    def abandon(self, run: ThreadRun) -> None:
+        """The run was ended without its thread: that one takes no more runs, another may take its place."""
+        for number, busy in list(self._busy.items()):
+            if busy is run:
+                thread = self._threads.pop(number, None)
+                if thread is not None:
+                    self.strays[number] = thread
+                self._busy.pop(number, None)
+        if not self._threads and self._queue.qsize():
+            self._spawn(1)
+
+    def running(self) -> dict[int, ThreadRun]:
+        """What runs now, by thread id (``threading.get_ident``)."""
+        return {
+            ident: run
+            for number, run in list(self._busy.items())
+            if (thread := self._threads.get(number)) is not None and (ident := thread.ident) is not None
+        }
+
+    def stop(self) -> None:
+        """End all idle threads, and wait a moment for them."""
+        threads = list(self._threads.values())
+        for _ in threads:
+            self._queue.put(None)
+        deadline = monotonic() + JOIN_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+
+    def _spawn(self, count: int) -> None:
+        for _ in range(min(count, self.limit - len(self._threads))):
+            self._number += 1
+            thread = threading.Thread(
+                target=self._work, args=(self._number,), name=f"prefect-lite-run-{self._number}", daemon=True
+            )
+            self._threads[self._number] = thread
+            thread.start()
+
+    def _work(self, number: int) -> None:
+        take, busy, execute, base = self._queue.get, self._busy, self._execute, self._context
+        while True:
+            run = take()
+            if run is None:
+                self._threads.pop(number, None)
+                return
+            busy[number] = run
+            # A copy, so that context variables a task sets are gone when the next run comes; it is O(1).
+            base.copy().run(execute, run)
+            self._ended += 1
+            busy.pop(number, None)
+            if number not in self._threads:
+                self.strays.pop(number, None)  # abandoned meanwhile: another thread has this one's place
+                return
+            del run  # an idle thread must not keep the last run's arguments alive
