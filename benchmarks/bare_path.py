@@ -58,8 +58,9 @@ BATCH = 100
 class Broker:
     """Collects what has arrived, one pipeline in flight, then tells everybody."""
 
-    def __init__(self, redis: UnixDomainSocketConnection) -> None:
+    def __init__(self, redis: UnixDomainSocketConnection, directory: str) -> None:
         self.redis = redis
+        self.directory = Path(directory)
         self.submits: list[Any] = []
         self.finishes: list[Any] = []
         self.waiting = 0
@@ -70,6 +71,7 @@ class Broker:
     async def handle(self, ws: Any) -> None:
         if ws.request.path == "/worker":
             self.worker, inbox = ws, self.finishes
+            (self.directory / "worker.connected").touch()
         else:
             self.client, inbox = ws, self.submits
         with contextlib.suppress(Exception):
@@ -111,7 +113,7 @@ class Broker:
 async def run_broker(directory: str) -> None:
     redis = UnixDomainSocketConnection(path=f"{directory}/valkey.sock")
     await redis.connect()
-    broker = Broker(redis)
+    broker = Broker(redis, directory)
     async with unix_serve(broker.handle, f"{directory}/broker.sock", compression=None, max_size=None):
         await broker.commit()
 
@@ -205,8 +207,8 @@ def measure(runs: int = 20_000, round_trips: int = 1_000, appendfsync: str = "ev
         wait_for(Path(directory, "valkey.sock"), valkey)
         broker = spawn(sys.executable, __file__, "--role", "broker", "--directory", directory)
         wait_for(Path(directory, "broker.sock"), broker)
-        spawn(sys.executable, __file__, "--role", "worker", "--directory", directory)
-        time.sleep(0.5)
+        worker = spawn(sys.executable, __file__, "--role", "worker", "--directory", directory)
+        wait_for(Path(directory, "worker.connected"), worker)
         return uvloop.run(run_client(directory, runs, round_trips))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -65,7 +64,8 @@ class TaskRunContext:
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
         sink: Where a worker takes log lines of this run, else None (a direct call).
-        slot: Called with 1 when the run begins to wait for another run and -1 when it goes on, else None.
+        slot: On a worker, called with 1 when the run begins to wait for another run, and with -1 when it goes on.
+            Its slot is free meanwhile: else tasks that wait for tasks could fill all slots for ever.
         prints: Print text that has no line end yet; used by ``log_prints``.
     """
 
@@ -119,21 +119,3 @@ def enter_run(context: TaskRunContext) -> Token[TaskRunContext | None]:
 def leave_run(token: Token[TaskRunContext | None]) -> None:
     """Undo ``enter_run``."""
     _current.reset(token)
-
-
-@contextmanager
-def lend_slot() -> Generator[None]:
-    """Around waiting for another run: on a worker, the waiting run's slot is free for others meanwhile.
-
-    Without it, tasks that wait for tasks could fill all slots of a worker and wait for ever.
-    """
-    context = _current.get()
-    slot = context.slot if context is not None else None
-    if slot is None:
-        yield
-        return
-    slot(1)
-    try:
-        yield
-    finally:
-        slot(-1)

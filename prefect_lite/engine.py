@@ -83,7 +83,10 @@ class Control(Protocol):
 
 def describe(error: BaseException) -> str:
     """``ValueError: boom``, or the bare type when it has no text."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception as exc:  # it may be the user's own __str__
+        text = f"(its text raised {type(exc).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -118,8 +118,10 @@ def fingerprint(task_key: str, codec: int, payload: bytes) -> bytes:
     Equal values may pickle to different bytes (sets, shared references), so all pickled calls of a task have
     one fingerprint: a false conflict would be worse than an unnoticed one.
     """
-    content = payload if codec == MSGPACK else b"pickle"
-    return hashlib.blake2b(content, digest_size=16, key=task_key.encode()[:64]).digest()
+    key = task_key.encode()
+    digest = hashlib.blake2b(len(key).to_bytes(4, "big") + key, digest_size=16, person=b"prefect-lite")
+    digest.update(payload if codec == MSGPACK else b"pickle")
+    return digest.digest()
 
 
 def seal(

@@ -11,7 +11,7 @@ import queue
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from prefect_lite.run_ids import new_run_id, parse_run_id
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
+
+UNDECODED: Final = object()
+"""In the place of a result that nobody has asked for yet."""
 
 __all__ = [
     "DoneAndNotDoneFutures",
@@ -101,13 +104,13 @@ class PrefectFuture(ABC, Generic[R]):
 class PrefectDistributedFuture(PrefectFuture[R]):
     """A run on a worker; made anew from its id in any process: ``PrefectDistributedFuture(run_id)``."""
 
-    __slots__ = ("_final", "_state")
+    __slots__ = ("_data", "_final")
 
     def __init__(self, task_run_id: UUID | str) -> None:
         """Raises: ValueError: ``task_run_id`` is no UUID."""
         self._id = parse_run_id(task_run_id)
         self._final: RunState | None = None  # set by the client's loop thread
-        self._state: State[Any] | None = None  # the same, decoded
+        self._data: Any = UNDECODED  # what its result holds
 
     @classmethod
     def from_run_id(cls, run_id: str) -> PrefectDistributedFuture[Any]:
@@ -115,13 +118,14 @@ class PrefectDistributedFuture(PrefectFuture[R]):
         future: PrefectDistributedFuture[Any] = object.__new__(cls)
         future._id = run_id
         future._final = None
-        future._state = None
+        future._data = UNDECODED
         return future
 
     def stand_for(self, run_id: str) -> None:
         """Mean another run from now on: the one that an idempotency key turned out to belong to."""
         self._id = run_id
-        self._final = self._state = None
+        self._final = None
+        self._data = UNDECODED
 
     @property
     def done(self) -> bool:
@@ -154,14 +158,14 @@ class PrefectDistributedFuture(PrefectFuture[R]):
 
         if self._final is None and not waiting.wait_all([self], timeout):
             raise TimeoutError(waiting.late_text(self, timeout))
-        return cast("R", waiting.final_state(self).result(raise_on_failure=raise_on_failure))
+        return waiting.final_result(self, raise_on_failure)
 
     async def result_async(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
         from prefect_lite import waiting
 
         if self._final is None and not await waiting.wait_all_async([self], timeout):
             raise TimeoutError(await waiting.late_text_async(self, timeout))
-        return cast("R", waiting.final_state(self).result(raise_on_failure=raise_on_failure))
+        return waiting.final_result(self, raise_on_failure)
 
     def cancel(self) -> bool:
         """Cancel the run, wherever it is.

@@ -79,13 +79,20 @@ def _from_content(qualname: str, form: int, data: bytes, allow_pickle: bool) -> 
         kind: Any = getattr(builtins, qualname, None)
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             return None
-        return _built(kind, decode(MSGPACK, data), {})
+        return _called(kind, decode(MSGPACK, data))
     if form == _PICKLED:
         return decode(PICKLE, data, allow_pickle=allow_pickle)
     if form == _PARTS:
         kind, args, attributes = decode(PICKLE, data, allow_pickle=allow_pickle)
         return _built(kind, args, attributes)
     return None
+
+
+def _called(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    try:
+        return kind(*args)
+    except TypeError as exc:
+        raise SerializationError(f"{kind.__qualname__} can't be rebuilt: {exc}.") from exc
 
 
 def _built(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:

@@ -15,13 +15,14 @@ from prefect_lite.client.requests import Answered
 from prefect_lite.client.runtime import Runtime, get_runtime
 from prefect_lite.envelope import open_outcome
 from prefect_lite.exceptions import BrokerError, RunExpired, SerializationError
-from prefect_lite.futures import PrefectDistributedFuture
+from prefect_lite.futures import UNDECODED, PrefectDistributedFuture
 from prefect_lite.protocol.messages import RunState
 from prefect_lite.states import NO_RESULT, State, StateDetails, StateType
 
 Future = PrefectDistributedFuture[Any]
 
 WHY_SECONDS: Final = 1.0
+LARGE_BYTES: Final = 64 * 1024
 
 
 class Collector(Latch):
@@ -129,28 +130,40 @@ def _slot_lender() -> Callable[[int], None] | None:
 # -- states ---------------------------------------------------------------------------------------
 
 
-def final_state(future: Future) -> State[Any]:
-    """The decoded end of a run that has ended.
+def final_result(future: Future, raise_on_failure: bool) -> Any:
+    """The value of a run that has ended, or its exception.
 
     Raises:
         RunExpired: The broker has no record of it.
         SerializationError: Its result can't be verified or decoded here.
+        BaseException: What the run raised, if ``raise_on_failure``.
     """
-    decoded = future._state  # pyright: ignore[reportPrivateUsage]
-    if decoded is not None:
-        return decoded
+    record = future._final  # pyright: ignore[reportPrivateUsage]
+    if record is not None and record.type == "COMPLETED" and record.result is not None:
+        return _data(future, record)  # without the 10 us of a State
+    return final_state(future).result(raise_on_failure=raise_on_failure)
+
+
+def final_state(future: Future) -> State[Any]:
+    """The decoded end of a run that has ended. Raises like ``final_result``, but not for the run."""
     record = future._final  # pyright: ignore[reportPrivateUsage]
     if record is None or not record.type:
         raise expired(future)
-    data: Any = NO_RESULT if record.type == StateType.COMPLETED else None
-    if record.result is not None:
-        runtime = get_runtime()
-        data = open_outcome(
-            runtime.keyring, runtime.namespace, record.task_key, record.run_id, record.result
-        )[1]
-    decoded = state_from_record(record, data)
-    future._state = decoded  # pyright: ignore[reportPrivateUsage]
-    return decoded
+    return state_from_record(record, _data(future, record))
+
+
+def _data(future: Future, record: RunState) -> Any:
+    data = future._data  # pyright: ignore[reportPrivateUsage]
+    if data is UNDECODED:
+        data = NO_RESULT if record.type == StateType.COMPLETED else None
+        if record.result is not None:
+            runtime = get_runtime()
+            key, result = record.task_key, record.result
+            data = open_outcome(runtime.keyring, runtime.namespace, key, record.run_id, result)[1]
+            if len(result) > LARGE_BYTES:  # held once is enough
+                future._final = record._replace(result=b"")  # pyright: ignore[reportPrivateUsage]
+        future._data = data  # pyright: ignore[reportPrivateUsage]
+    return data
 
 
 def current_state(future: Future) -> State[Any]:

@@ -28,7 +28,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every imported module name, and whether it is imported late: in a function, or for type checkers only."""
+    """Every imported module name, and whether it is imported late (in a function) or for types only."""
     tree = ast.parse(path.read_text())
     inside = {
         id(node)

@@ -48,11 +48,13 @@ class Taker(Protocol):
 class _Queue:
     """One task key that seats of this broker serve."""
 
-    __slots__ = ("key", "seats", "stamps", "turn")
+    __slots__ = ("key", "listed", "seats", "stamps", "turn", "woken")
 
     def __init__(self, key: str, shards: int) -> None:
         self.key = key
         self.stamps = [0] * shards  # of the last wake, per shard
+        self.woken = [0] * shards  # runs that became ready since the last run(), per shard
+        self.listed = False  # whether any did
         self.seats: list[Seat] = []
         self.turn = 0  # rotates who is woken first
 
@@ -96,7 +98,7 @@ class Dispatch:
         self._shard_of = shard_of
         self._shards = store.shards
         self._queues: dict[str, _Queue] = {}
-        self._woken: dict[tuple[str, int], int] = {}  # (key, shard) -> runs that became ready
+        self._woken: list[_Queue] = []
         self._hungry: dict[Seat, None] = {}  # an ordered set
         self._unknown: dict[Seat, None] = {}  # seats with claims to repeat
         self._stamp = 0
@@ -152,19 +154,22 @@ class Dispatch:
         self._hungry[seat] = None
         self._schedule()
 
-    def wake(self, task_key: str, shard: int | None = None, count: int = 1) -> None:
-        """Runs of a key may have become ready; ``shard`` None: it is not known where."""
+    def wake(self, task_key: str, shard: int | None = None) -> None:
+        """A run of a key may have become ready; ``shard`` None: it is not known where."""
         queue = self._queues.get(task_key)
         if queue is None:
             return
-        self._stamp += 1
+        self._stamp = stamp = self._stamp + 1
         for each in range(self._shards) if shard is None else (shard,):
-            queue.stamps[each] = self._stamp
-            place = (task_key, each)
-            self._woken[place] = self._woken.get(place, 0) + count
-        self._schedule()
+            queue.stamps[each] = stamp
+            queue.woken[each] += 1
+        if not queue.listed:
+            queue.listed = True
+            self._woken.append(queue)
+            self._schedule()
 
     def wake_run(self, task_key: str, run_id: str) -> None:
+        """The same for a run that is known."""
         self.wake(task_key, self._shard_of(run_id))
 
     def settled(self, seat: Seat, token: str) -> None:
@@ -215,11 +220,13 @@ class Dispatch:
             for seat in hungry:
                 self._fill(seat)
         if self._woken:
-            woken, self._woken = self._woken, {}
-            for (key, shard), count in woken.items():
-                queue = self._queues.get(key)
-                if queue is not None:
-                    self._spread(queue, shard, count)
+            woken, self._woken = self._woken, []
+            for queue in woken:
+                queue.listed = False
+                for shard, count in enumerate(queue.woken):
+                    if count:
+                        queue.woken[shard] = 0
+                        self._spread(queue, shard, count)
 
     def _spread(self, queue: _Queue, shard: int, count: int) -> None:
         """Let the seats with credit share ``count`` new runs, rotating who begins."""

@@ -300,6 +300,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.critical("%s", exc)
         report.send("failed", str(exc))
         return 1
+    except OSError as exc:  # a full disk, no more descriptors, a file system without locks
+        logger.critical("The local broker can't run", exc_info=True)
+        report.send("failed", f"The local broker can't run: {exc}.")
+        return 1
 
 
 if __name__ == "__main__":

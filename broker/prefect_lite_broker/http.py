@@ -26,6 +26,8 @@ WEBSOCKET_PATHS = ("/", "/ws")
 
 def decide(hub: Hub, auth: Auth, request: Request) -> Response | frozenset[str]:
     """Answer an HTTP request, or say which roles the websocket it asks for may take."""
+    if request.method != "GET":
+        return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is served; changes are websocket messages.\n")
     path = request.path.partition("?")[0]
     if path == "/healthz":
         return _plain(HTTPStatus.OK, "ok\n")

@@ -56,7 +56,8 @@ class Hub:
 
     def shard_of(self, run_id: str) -> int:
         """The shard that holds a run: the low 12 bits of its id decide."""
-        return int(run_id[-3:], 16) % self.store.shards
+        shards = self.store.shards
+        return int(run_id[-3:], 16) % shards if shards > 1 else 0
 
     def catch_up(self) -> None:
         """Tell peers what they were too slow to be told before."""

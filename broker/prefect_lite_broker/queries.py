@@ -22,6 +22,7 @@ A refusal is ``[code, sentence]``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,8 @@ from prefect_lite.states import StateType
 
 if TYPE_CHECKING:
     from prefect_lite_broker.hub import Hub
+
+logger = logging.getLogger(__name__)
 
 DEAD_LIST_MAX = 1_000
 STOP_AFTER_SECONDS = 0.05
@@ -74,6 +77,10 @@ async def answer(hub: Hub, role: str, what: str, arg: Any) -> tuple[bool, Any]:
         return False, [exc.code, exc.text]
     except BrokerError as exc:
         return False, ["unavailable", f"The store is away: {exc}"]
+    except Exception:
+        # Whoever asked must not wait for ever because of our bug.
+        logger.exception("Answering %r failed", what)
+        return False, ["internal", f"The broker failed on {what!r}; see its log."]
 
 
 def _run_id(arg: Any) -> str:

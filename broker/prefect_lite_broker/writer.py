@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 EXCHANGE_SECONDS = 10.0
 """A pipeline without its last reply by then: the connection is taken for dead."""
 
+STOPPED = "The store was stopped."
+
 FULL_SECONDS = 0.1
 """Pause after Redis refused writes because it is full or can't persist."""
 
@@ -116,6 +118,7 @@ class ShardWriter:
         self.calls = self.operations = self.pipelines = self.reconnects = self.largest = 0
         self._connection: AbstractConnection | None = None
         self._waiter: asyncio.Future[None] | None = None  # set while the loop sleeps
+        self._stopped = False
         self._drained: asyncio.Future[None] | None = None
         self._in_flight: deque[Batch] = deque()
         self._redo: list[Batch] = []  # goes out first, in order, next time
@@ -128,7 +131,10 @@ class ShardWriter:
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            waiter.set_result(None)
+            if not waiter.done():
+                waiter.set_result(None)
+        elif self._stopped:
+            asyncio.get_running_loop().call_soon(self.fail_all, STOPPED)
 
     def set_sender(self, sender: str) -> None:
         for lane in self.lanes:
@@ -194,8 +200,9 @@ class ShardWriter:
                 await self._exchange(batches)
         finally:
             self._waiter = None
+            self._stopped = True
             await self._drop()
-            self.fail_all("The store was stopped.")
+            self.fail_all(STOPPED)
 
     def fail_all(self, text: str) -> None:
         """Refuse what has a way to be refused. Commits and claims stay unanswered: their owners ask again."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -51,17 +52,13 @@ class Reporter:
 
 
 def _table(steps: list[Step]) -> Table:
-    table = Table(title="prefect_lite demo")
-    table.add_column("step")
-    table.add_column("outcome")
-    for name in (
-        "runs",
-        "retries",
-        "seconds",
-        "runs/s",
-        *(f"p{fraction * 100:.0f} ms" for fraction in PERCENTILES),
-    ):
-        table.add_column(name, justify="right")
+    """At most 80 columns wide."""
+    percentiles = [f"p{fraction * 100:.0f}" for fraction in PERCENTILES]
+    table = Table(title="prefect_lite demo (p50, p95, p99: milliseconds)", box=SIMPLE, padding=0)
+    for name in ("step", "outcome"):
+        table.add_column(name, no_wrap=True)
+    for name in ("runs", "retries", "s", "runs/s", *percentiles):
+        table.add_column(name, justify="right", no_wrap=True)
     for step in steps:
         table.add_row(
             step.title,
@@ -73,13 +70,9 @@ def _table(steps: list[Step]) -> Table:
             *(f"{step.percentile(fraction) * 1000:.1f}" for fraction in PERCENTILES),
         )
     table.add_section()
-    table.add_row(
-        "all",
-        "",
-        f"{sum(step.runs for step in steps):,}",
-        f"{sum(step.retries for step in steps)}",
-        f"{sum(step.seconds for step in steps):.2f}",
-    )
+    runs, seconds = sum(step.runs for step in steps), sum(step.seconds for step in steps)
+    retries = sum(step.retries for step in steps)
+    table.add_row("all", "", f"{runs:,}", f"{retries}", f"{seconds:.2f}", f"{runs / seconds:,.0f}")
     return table
 
 

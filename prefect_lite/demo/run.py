@@ -7,19 +7,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from prefect_lite.cli.ask import ask
 from prefect_lite.client.runtime import close_runtime
 from prefect_lite.demo.report import Reporter
 from prefect_lite.embedded.home import prepare_home
 from prefect_lite.embedded.local_broker import find_or_start, stop_local
+from prefect_lite.exceptions import BrokerError
 from prefect_lite.settings import Settings, get_settings
 
 WORKER_LIMIT = 20
+WORKER_START_SECONDS = 30.0
 WORKER_END_SECONDS = 10.0
+POLL_SECONDS = 0.05
 
 
 def run_demo(*, as_json: bool = False, keep: bool = False) -> int:
@@ -36,7 +41,8 @@ def run_demo(*, as_json: bool = False, keep: bool = False) -> int:
     with _private_home(keep, reporter) as settings:
         reporter.say("Starting a broker with its own Valkey, and a worker.")
         find_or_start(settings)
-        with _worker(settings):
+        with _worker(settings) as worker:
+            _wait_until_served(settings, worker)
             # Imported now: the client reads its settings once, and they are those of the private home.
             from prefect_lite.demo.scenario import Scenario, problems_of
 
@@ -74,7 +80,7 @@ def _private_home(keep: bool, reporter: Reporter) -> Generator[Settings]:
 
 
 @contextmanager
-def _worker(settings: Settings) -> Generator[None]:
+def _worker(settings: Settings) -> Generator[subprocess.Popen[bytes]]:
     """A worker process that serves ``prefect_lite.demo.tasks``."""
     command = [
         *(sys.executable, "-m", "prefect_lite_worker", "prefect_lite.demo.tasks"),
@@ -85,7 +91,7 @@ def _worker(settings: Settings) -> Generator[None]:
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -93,3 +99,17 @@ def _worker(settings: Settings) -> Generator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _wait_until_served(settings: Settings, worker: subprocess.Popen[bytes]) -> None:
+    """Wait until the broker knows the worker: a run submitted before would be told that nobody serves it.
+
+    Raises:
+        BrokerError: The worker ended, or took too long.
+    """
+    deadline = time.monotonic() + WORKER_START_SECONDS
+    while not ask(settings, "served"):
+        if worker.poll() is not None or time.monotonic() > deadline:
+            log = (settings.home / "logs" / "worker.log").read_text(errors="replace").strip()
+            raise BrokerError(f"The demo's worker did not start: {log or 'it said nothing'}")
+        time.sleep(POLL_SECONDS)

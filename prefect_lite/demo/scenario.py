@@ -101,7 +101,7 @@ class Scenario:
 
     def failures(self) -> Step:
         """The same with one to three failures before each success."""
-        step = Step("texts, failing at first", len(tasks.NAMES), outcome="Completed after retries")
+        step = Step("failing at first", len(tasks.NAMES))
         watch = _Stopwatch(step, self._advance)
         futures: dict[str, Future] = {}
         planned = 0
@@ -125,7 +125,7 @@ class Scenario:
 
     def timeout(self) -> Step:
         """One run that exceeds its timeout."""
-        step = Step("too slow for its timeout", 1, outcome="TimedOut")
+        step = Step("over its timeout", 1, outcome="TimedOut")
         watch = _Stopwatch(step, self._advance)
         future = watch.submitted(tasks.never_ready.delay())
         future.wait(timeout=RESULT_SECONDS)
@@ -135,7 +135,7 @@ class Scenario:
 
     def cancelled(self) -> Step:
         """One run that is cancelled while it runs."""
-        step = Step("cancelled while running", 1, outcome="Cancelled")
+        step = Step("cancelled running", 1, outcome="Cancelled")
         watch = _Stopwatch(step, self._advance)
         future = watch.submitted(tasks.wait_for_ever.delay())
         deadline = time.monotonic() + RESULT_SECONDS
@@ -149,7 +149,7 @@ class Scenario:
 
     def many(self) -> Step:
         """A map of a thousand parts, sent in one frame; their sum must be the whole."""
-        step = Step("map of a thousand", MAP_RUNS)
+        step = Step("a map, one frame", MAP_RUNS)
         watch = _Stopwatch(step, self._advance)
         parts = list(product(tasks.NAMES, range(PARTS)))
         futures = tasks.count_part.map(
@@ -167,7 +167,7 @@ class Scenario:
 
     def round_trips(self) -> Step:
         """One run after the other, each waited for."""
-        step = Step("one after the other", ROUND_TRIPS)
+        step = Step("one by one", ROUND_TRIPS)
         watch = _Stopwatch(step, self._advance)
         name = tasks.NAMES[0]
         for part in range(ROUND_TRIPS):

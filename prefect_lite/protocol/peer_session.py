@@ -11,7 +11,7 @@ Call it from one thread only (the one that runs the connection).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from prefect_lite.protocol import messages as m
@@ -337,15 +337,22 @@ class PeerSession(Session):
         out.append(message)
 
     def _refuse(self, problem: ProtocolError, out: list[Message]) -> None:
-        if problem.verb == "RUN" and len(problem.fields) > 2:
+        if problem.verb == "RUN":
             # Not understood, so not executed: without this it would stay leased for as long as we live.
-            number, run_id, token = problem.fields[:3]
-            if isinstance(number, int) and isinstance(run_id, str) and isinstance(token, str):
-                run = m.Run(number, run_id, token, "", 0, 0, b"")
-                if self._leases.receive(run) != "seen":
-                    self._leases.hold(run)
-                    self.release(m.Release(run_id, token))
+            self._give_back(problem.fields)
         super()._refuse(problem, out)
+
+    def _give_back(self, fields: Sequence[Any]) -> None:
+        if [*map(type, fields[:3])] != [int, str, str]:
+            return
+        run = m.Run(*fields[:3], task_key="unreadable", attempt=0, lost=0, body=b"")
+        try:
+            self._check(run)
+        except ProtocolError:
+            return  # no run and token to name
+        if self._leases.receive(run) != "seen":
+            self._leases.hold(run)
+            self.release(m.Release(run.run_id, run.token))
 
     _actions: ClassVar[dict[type[Message], Handler]] = {
         m.Welcome: _on_welcome,

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,6 +19,9 @@ from prefect_lite.embedded.home import read_record
 from prefect_lite.embedded.local_broker import LocalStatus, local_status, stop_local
 from prefect_lite.embedded.locks import is_locked, owner_of
 from prefect_lite.settings import Settings, load_settings
+from tests.tools.waiting import wait_until
+
+__all__ = ["PrivateHome", "Running", "wait_until"]
 
 SHORT_TIMES = {
     "lease_seconds": 1.5,
@@ -27,19 +29,6 @@ SHORT_TIMES = {
     "disconnect_grace_seconds": 0.5,
     "reap_seconds": 0.1,
 }
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
-    """Return as soon as ``condition()`` is true.
-
-    Raises:
-        AssertionError: It was not within ``timeout`` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"Not within {timeout} s: {what or condition}")
-        time.sleep(0.01)
 
 
 def describe(process: psutil.Process) -> str:

@@ -132,9 +132,11 @@ def test_a_worker_with_500_running_is_killed(home: PrivateHome) -> None:
         async def hold(i):
             global counts
             if counts is None:
-                counts = redis.asyncio.Redis(unix_socket_path=os.environ["COUNTS"])
+                url = "unix://" + os.environ["COUNTS"]
+                pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=8, timeout=30)
+                counts = redis.asyncio.Redis(connection_pool=pool)
             await counts.rpush(f"executions:{i}", f"{os.getpid()} {time.time()}")
-            await asyncio.sleep(5)
+            await asyncio.sleep(6)
             return i
 
         if __name__ == "__main__":
@@ -163,6 +165,7 @@ def test_a_worker_with_500_running_is_killed(home: PrivateHome) -> None:
         return collections.Counter(pipe.execute())
 
     wait_until(lambda: phases()["X"] == 1000, 20, "1,000 runs RUNNING")
+    wait_until(lambda: len(counts.keys("executions:*")) == 1000, 20, "all of them in user code")
     workers[0].kill()
     killed_at = float(counts.time()[0])
     assert client.wait(60) == 0, client.output
@@ -454,7 +457,7 @@ def test_no_broker_and_wrong_token(home: PrivateHome) -> None:
 def test_ctrl_c_ends_the_worker_cleanly_and_leaves_the_broker(home: PrivateHome) -> None:
     home.write("tasks.py", ADD)
     worker = start_worker(home)
-    worker.wait_for("tasks.add")
+    worker.wait_for("Connected")
     broker, valkey = home.broker_pid, home.valkey_pid
     worker.signal(signal.SIGINT)
     assert worker.wait(15) == 0

@@ -34,6 +34,7 @@ class Deployment(RuleBasedStateMachine):
         self.lost: list[Link] = []  # dead connections whose frames may still arrive
         self.now = 0.0
         self.submitted = 0
+        self.sent: dict[str, bytes] = {}
         self.accepted: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.executing: dict[str, str] = {}  # token -> run id
@@ -81,7 +82,9 @@ class Deployment(RuleBasedStateMachine):
         for _ in range(number):
             self.submitted += 1
             name = run_id(self.submitted)
-            self.peers["client"].submit(m.Submit(name, "k", name.encode() + b"x" * size))
+            body = name.encode() + b"x" * size
+            self.sent[name] = body
+            self.peers["client"].submit(m.Submit(name, "k", body))
             self.peers["client"].watch([name])
 
     @rule(role=which)
@@ -175,15 +178,16 @@ class Deployment(RuleBasedStateMachine):
         self.committed.add(token)
         worker.set_free(SLOTS - len(self.executing))
 
-    @rule(run=st.integers(1, 20), token=st.integers(1, 20))
-    def answers_are_repeated(self, run: int, token: int) -> None:
+    @precondition(lambda self: self.accepted or self.answered)
+    @rule(data=st.data())
+    def answers_are_repeated(self, data: st.DataObject) -> None:
         client, worker = self.links["client"], self.links["worker"]
-        name = run_id(run)
-        if client is not None and client.end.welcomed and name in self.broker.runs:
-            client.end.send(m.Accepted([name]))
+        if self.accepted and client is not None and client.end.welcomed:
+            client.end.send(m.Accepted([data.draw(st.sampled_from(sorted(self.accepted)))]))
             self.broker.flush(client)
-        if worker is not None and worker.end.welcomed and f"t{token}" in self.answered:
-            worker.end.send(m.Done([[name, f"t{token}", "ok"]]))
+        if self.answered and worker is not None and worker.end.welcomed:
+            token = data.draw(st.sampled_from(sorted(self.answered)))
+            worker.end.send(m.Done([[run_id(1), token, "ok"]]))
             self.broker.flush(worker)
 
     # -- what must hold ---------------------------------------------------------------------------
@@ -216,6 +220,7 @@ class Deployment(RuleBasedStateMachine):
         self.nothing_happens_twice()
         assert self.settled()
         assert len(self.ended) == len(self.accepted) == len(self.broker.runs) == self.submitted
+        assert {name: record.body for name, record in self.broker.runs.items()} == self.sent
         assert set(self.answered) == self.committed
 
     def settled(self) -> bool:

@@ -152,7 +152,8 @@ async def test_sessions(cutter: Cutter) -> None:
         cutter.arm("close_session")
         await driver.store.close_session(session, resumed.epoch)
         cutter.check()
-        assert len(runs := await driver.claim()) == 2
+        runs = await driver.claim()
+        assert len(runs) == 2
         for run in runs:
             await driver.finish(run)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from prefect_lite_broker.store import ClaimedRun, SubmitReply
 
 from prefect_lite.exceptions import ConfigurationError, StoreUnavailable
 from prefect_lite.settings import load_settings
@@ -172,10 +173,14 @@ async def test_stop_answers_what_is_in_flight(server: ValkeyServer, tmp_path: Pa
     settings = load_settings(redis_url=server.url, home=tmp_path)
     with server.client() as client:
         driver = await Driver(settings, client).start()
-        submits = asyncio.ensure_future(driver.submit(*(submission() for _ in range(300))))
-        await asyncio.sleep(0)
+        replies: list[SubmitReply] = []
+        for _ in range(300):
+            driver.store.submit(submission(), replies.append)
         await driver.stop()
-        assert {reply.status for reply in await submits} == {"accepted"}
+        assert [reply.status for reply in replies] == ["accepted"] * 300
+        assert [reply.status for reply in await driver.submit(submission())] == ["unavailable"]
+        with pytest.raises(StoreUnavailable):
+            await driver.store.ping()
 
 
 async def test_stop_while_redis_is_away(server: ValkeyServer, tmp_path: Path) -> None:
@@ -183,11 +188,11 @@ async def test_stop_while_redis_is_away(server: ValkeyServer, tmp_path: Path) ->
     with server.client() as client:
         driver = await Driver(settings, client).start()
         server.kill()
+        replies: list[SubmitReply] = []
+        driver.store.submit(submission(), replies.append)
         await until(lambda: not driver.store.healthy)
-        submits = asyncio.ensure_future(driver.submit(submission()))
-        await asyncio.sleep(0)
         await driver.stop()
-        assert [reply.status for reply in await submits] == ["unavailable"]
+        assert [reply.status for reply in replies] == ["unavailable"]
 
 
 async def test_no_redis_at_all(tmp_path: Path, server: ValkeyServer) -> None:
@@ -222,7 +227,7 @@ async def test_several_shards(make_driver: MakeDriver) -> None:
     driver = await make_driver(shards=4)
     ids = await driver.accepted(40)
     epoch = await driver.worker()
-    taken = []
+    taken: list[ClaimedRun] = []
     for shard in range(4):
         answer = asyncio.get_running_loop().create_future()
         driver.store.claim("w1", epoch, shard, 1, 100, answer.set_result)

@@ -110,8 +110,10 @@ class Proxy:
             self.address = self._server.sockets[0].getsockname()[:2]
 
     async def close(self) -> None:
+        self._refuse = True
         if self._server is not None:
             self._server.close()
+        await asyncio.sleep(0)  # what was accepted in this turn has its task in the next
         self.cut()
         for task in list(self._tasks):
             task.cancel()
@@ -124,12 +126,12 @@ class Proxy:
         try:
             await self._serve(reader, writer)
         finally:
+            writer.transport.abort()
             self._tasks.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._refuse:
-            writer.transport.abort()
             return
         try:
             if isinstance(self.target, str):
@@ -137,7 +139,6 @@ class Proxy:
             else:
                 target_reader, target_writer = await asyncio.open_connection(*self.target)
         except OSError:
-            writer.transport.abort()
             return
         link = Link(writer, target_writer)
         self._links.add(link)

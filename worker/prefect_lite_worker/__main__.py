@@ -12,7 +12,7 @@ from prefect_lite_worker.registry import load_tasks
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve the named tasks until stopped."""
-    parser = argparse.ArgumentParser(prog="prefect_lite_worker", description="Execute runs of tasks.")
+    parser = argparse.ArgumentParser(prog="prefect-lite worker", description="Execute runs of tasks.")
     parser.add_argument("tasks", nargs="+", metavar="MODULE[:TASK,...]")
     parser.add_argument("--limit", type=int, default=10, help="runs at a time (0: no limit)")
     parser.add_argument("--status-port", type=int, help="HTTP port of /health and /status on loopback")

@@ -244,6 +244,8 @@ class WorkerApp:
                 self._pipe.detach(loop)
             if self._status is not None:
                 await self._status.stop()
+        if self._hard_exit:
+            self._exit()  # from here: closing the loop would wait for a broker that is just being started
 
     def _leave(self, user_loop: asyncio.AbstractEventLoop, on_stopped: Callable[[], None]) -> None:
         """The last step of the connection thread: end the process, or let the main thread go on."""

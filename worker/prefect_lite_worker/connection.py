@@ -103,7 +103,7 @@ class WorkerConnection:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
-        self._stalls = StallWatch(settings.hung_seconds)
+        self._stalls = StallWatch(settings.hung_seconds, self._names)
         self.stops = Stops(leases, pool, loops, execution, self._finish, settings.hung_seconds)
         self.lifecycle = Lifecycle(self, self._loop.time)
         self.broker = ""
@@ -120,6 +120,7 @@ class WorkerConnection:
         self._for_loop: list[LoopRun] = []
         self._in_frame = False
         self._offer = False
+        self._long_ended: list[ActiveRun] = []  # since the last sample of the stall watch
         desk.open(self._loop, self.take_desk)
 
     # -- from the broker --------------------------------------------------------------------------
@@ -251,6 +252,8 @@ class WorkerConnection:
         if ended.message is not None:
             self._commit(ended.message)
         self._reporter.ended(ended)
+        if ended.run_seconds >= self._settings.hung_seconds:
+            self._long_ended.append(ended.run)
         if ended.run.stop is not None:
             self._offer_slots()
 
@@ -288,7 +291,7 @@ class WorkerConnection:
         self.take_desk()
         self._take_started()
         now = monotonic()
-        report = self._stalls.tick(now, {ident: run.task.name for ident, run in self._pool.running().items()})
+        report = self._stalls.tick(now)
         if report is not None:
             logger.warning("%s", report)
         self.stops.run_due(now)
@@ -301,6 +304,10 @@ class WorkerConnection:
             following = FIRST_TICK_SECONDS if growing else TICK_SECONDS
             due = self.stops.deadlines.next
             self._tick_within(following if due is None else min(following, max(0.0, due - now)))
+
+    def _names(self) -> dict[int, str]:
+        recent, self._long_ended = self._long_ended, []
+        return {**self._loops.names([*recent, *self._leases.active.values()]), **self._pool.names()}
 
     def _stop_careful(self, now: float) -> None:
         """Stop runs that must not go on without contact, a beat before their lease ends."""

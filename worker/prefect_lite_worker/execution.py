@@ -20,6 +20,7 @@ from prefect_lite.options import Options, applied
 from prefect_lite.protocol.messages import Finish, Retry
 from prefect_lite_worker.desk import Desk, Ended
 from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, ThreadRun
+from prefect_lite_worker.reporting import sendable
 
 logger = get_logger("worker")
 monotonic = time.monotonic
@@ -122,7 +123,11 @@ class Execution:
             self._desk.end(Ended(run, None, outcome, seconds))
         elif kind == "retry":
             retry = Retry(
-                run.run_id, run.token, outcome.after_seconds, run.attempt + 1, outcome.message[:MAX_MESSAGE]
+                run.run_id,
+                run.token,
+                outcome.after_seconds,
+                run.attempt + 1,
+                sendable(outcome.message, MAX_MESSAGE),
             )
             self._desk.end(Ended(run, retry, outcome, seconds))
         elif kind == "failed" and is_bind_error(context, outcome.error):
@@ -161,7 +166,7 @@ class Execution:
             sealed = envelope.seal_error(self._keyring, self._namespace, run.task_key, run.run_id, error)
             if len(sealed) > self.max_payload_bytes:
                 sealed = None
-        message = outcome.message[:MAX_MESSAGE]
+        message = sendable(outcome.message, MAX_MESSAGE)
         return Finish(run.run_id, run.token, state.value, name, message, run.attempt, seconds, sealed)
 
     def _fail(self, run: ActiveRun, error: BaseException | None, text: str, seconds: float = 0.0) -> None:

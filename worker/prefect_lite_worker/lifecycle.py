@@ -89,7 +89,8 @@ class Lifecycle:
             hint = f"; {left} running, at most {grace_seconds:g} s more" if left and grace_seconds else ""
             logger.info("Stopping: %s%s.", reason, hint)
         elif self._clock() < self._deadline:
-            logger.info("Handing back what still runs: %s.", reason)
+            if self._worker.runs_left:
+                logger.info("Not waiting for what still runs: %s.", reason)
             self._deadline = self._clock()
         self.notify()
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from prefect_lite.logging import get_logger
-from prefect_lite_worker.leases import LoopRun
+from prefect_lite_worker.leases import ActiveRun, LoopRun
 
 logger = get_logger("worker")
+
+MAX_NAMES = 5
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -29,6 +31,9 @@ class LoopHost:
     Args:
         loop: The loop; it need not run yet.
         execute: Coroutine function that executes a run.
+
+    Attributes:
+        thread: Where it runs (``threading.get_ident``), known once it has started a run.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class LoopHost:
         self._execute = execute
         self._inbox: deque[LoopRun] = deque()
         self._woken = False
+        self.thread: int | None = None
 
     def submit(self, runs: Iterable[LoopRun]) -> None:
         """Start these runs, soon. Called from the connection thread."""
@@ -55,6 +61,7 @@ class LoopHost:
 
     def _start_all(self) -> None:
         self._woken = False
+        self.thread = threading.get_ident()
         inbox, create, execute = self._inbox, self.loop.create_task, self._execute
         while inbox:
             create(execute(inbox.popleft()))
@@ -108,6 +115,14 @@ class Loops:
             run.host = self.current
         self.current.submit(moved)
         return True
+
+    def names(self, active: Iterable[ActiveRun]) -> dict[int, str]:
+        """The coroutines under way in each loop's thread (``threading.get_ident``), as one text."""
+        found: dict[int, set[str]] = {}
+        for run in active:
+            if isinstance(run, LoopRun) and run.host.thread is not None:
+                found.setdefault(run.host.thread, set()).add(run.task.name)
+        return {thread: " or ".join(sorted(names)[:MAX_NAMES]) for thread, names in found.items()}
 
     def stop(self) -> None:
         """End the fresh loops."""

@@ -13,6 +13,9 @@ from prefect_lite.protocol.messages import Log, Retry
 from prefect_lite_worker.desk import Desk, Ended
 
 LINES_PER_MESSAGE = 200
+MAX_LINE = 8_000
+MAX_PIECE = 80_000
+"""Characters; of at most four bytes each, so a LOG stays below the frame limit."""
 
 logger = get_logger("worker.runs")
 
@@ -83,14 +86,29 @@ class Reporter:
         return self._clock
 
 
+def sendable(text: str, limit: int) -> str:
+    """``text`` as the wire takes it: cut, and without the lone surrogates that file names can bring."""
+    if len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def log_messages(desk: Desk) -> list[Log]:
-    """The waiting log lines as LOG messages, in order within each run."""
+    """The waiting log lines as LOG messages, in order within each run, each small enough for a frame."""
     by_run: dict[str, list[list[Any]]] = {}
     while desk.lines:
         run_id, line = desk.lines.popleft()
+        line[3] = sendable(line[3], MAX_LINE)
         by_run.setdefault(run_id, []).append(line)
-    return [
-        Log(run_id, lines[start : start + LINES_PER_MESSAGE])
-        for run_id, lines in by_run.items()
-        for start in range(0, len(lines), LINES_PER_MESSAGE)
-    ]
+    messages: list[Log] = []
+    for run_id, lines in by_run.items():
+        piece: list[list[Any]] = []
+        room = MAX_PIECE
+        for line in lines:
+            if piece and (len(piece) == LINES_PER_MESSAGE or len(line[3]) > room):
+                messages.append(Log(run_id, piece))
+                piece, room = [], MAX_PIECE
+            piece.append(line)
+            room -= len(line[3])
+        messages.append(Log(run_id, piece))
+    return messages

@@ -35,6 +35,7 @@ class ThreadPool:
         self._context = contextvars.copy_context()
         self._threads: dict[int, threading.Thread] = {}  # by number; those that take new runs
         self._busy: dict[int, ThreadRun] = {}  # by number
+        self._names: dict[int, str] = {}  # by number
         self._number = 0
         self._ended = 0  # runs, roughly (threads add to it without a lock)
         self._ended_before = 0
@@ -82,12 +83,12 @@ class ThreadPool:
         if not self._threads and self._queue.qsize():
             self._spawn(1)
 
-    def running(self) -> dict[int, ThreadRun]:
-        """What runs now, by thread id (``threading.get_ident``)."""
+    def names(self) -> dict[int, str]:
+        """The task that runs, or ran last, in each living thread (``threading.get_ident``)."""
         return {
-            ident: run
-            for number, run in list(self._busy.items())
-            if (thread := self._threads.get(number)) is not None and (ident := thread.ident) is not None
+            thread.ident: self._names.get(number, "A task")
+            for number, thread in [*self._threads.items(), *self.strays.items()]
+            if thread.ident is not None and thread.is_alive()
         }
 
     def stop(self) -> None:
@@ -110,17 +111,21 @@ class ThreadPool:
 
     def _work(self, number: int) -> None:
         take, busy, execute, base = self._queue.get, self._busy, self._execute, self._context
+        names = self._names
         while True:
             run = take()
             if run is None:
                 self._threads.pop(number, None)
+                names.pop(number, None)
                 return
             busy[number] = run
+            names[number] = run.task.name
             # A copy, so that context variables a task sets are gone when the next run comes; it is O(1).
             base.copy().run(execute, run)
             self._ended += 1
             busy.pop(number, None)
             if number not in self._threads:
+                names.pop(number, None)
                 self.strays.pop(number, None)  # abandoned meanwhile: another thread has this one's place
                 return
             del run  # an idle thread must not keep the last run's arguments alive

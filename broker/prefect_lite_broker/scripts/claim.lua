@@ -77,6 +77,7 @@ local function take(q, want)
     call('ZREM', P .. 'open', q)
     return 0, false
   end
+  if #popped < want then call('ZREM', P .. 'open', q) end
   local taken = 0
   for i, run in ipairs(popped) do
     local rk = P .. 'r:' .. run

@@ -5,6 +5,8 @@
 --       c countdown, x expiry, r record ttl, l max lost, i idempotency suffix, z body size, g tags)
 -- Returns the number of runs when all are new and accepted, else one word per run:
 --       a accepted, e exists, c conflict, f full, 'e'|'c' .. run id (held by an idempotency key)
+-- All reads come before the first write, and the records are written last: should a write fail half-way
+-- (a key of a foreign type), the repeat finds no record that lacks its body or its place in a queue.
 -- O(runs); one EXISTS, one MSET and one RPUSH per queue for the whole batch, one HSET per run.
 --@include base
 --@include ready
@@ -16,74 +18,56 @@ for i = 3, #ARGV, 6 do
   rks[n] = P .. 'r:' .. ARGV[i]
 end
 local clean = call('EXISTS', unpack(rks)) == 0
-local words, plain, seen = {}, true, {}
-local blobs, blob_count = {}, 0
-local queues, room, names = {}, {}, {}
+local words, options, plain, seen = {}, {}, true, {}
+local room, holders = {}, {}
 
--- The run that an idempotency key stands for decides; its fingerprint is kept beside the id, because
--- the key outlives the record.
-local function holder_of(suffix, run, fp)
-  local held = call('GET', P .. 'idem:' .. suffix)
-  if not held then
-    call('SET', P .. 'idem:' .. suffix, run .. fp)
-    return nil
+-- The word for a run that is to be stored unless its queue is full or its idempotency key is taken. The
+-- fingerprint is kept beside the id under that key, because the key outlives the record.
+local function admit(run, q, fp, o)
+  if o and o.i then
+    local key = P .. 'idem:' .. o.i
+    local held = holders[key] or call('GET', key)
+    local other = held and string.sub(held, 1, 32)
+    if held and other ~= run then return (string.sub(held, 33) == fp and 'e' or 'c') .. other end
   end
-  local other = string.sub(held, 1, 32)
-  if other == run then return nil end
-  return (string.sub(held, 33) == fp and 'e' or 'c') .. other
+  if not (o and o.c) then
+    local free = room[q] or longest - call('LLEN', P .. 'ready:' .. q)
+    room[q] = free - 1
+    if free <= 0 then return 'f' end
+  end
+  if o and o.i then holders[P .. 'idem:' .. o.i] = run .. fp end
+  return 'a'
 end
 
 local at = 3
 for i = 1, n do
-  local run, q, fp, name, packed = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 4], ARGV[at + 5]
-  local rk, word = rks[i], 'a'
-  if not clean or seen[run] then
-    local old = call('HGET', rk, 'fp')
+  local run, fp, packed, word = ARGV[at], ARGV[at + 2], ARGV[at + 5], nil
+  if seen[run] then
+    word = seen[run] == fp and 'e' or 'c'
+  elseif not clean then
+    local old = call('HGET', rks[i], 'fp')
     if old then word = old == fp and 'e' or 'c' end
   end
-  local due, state, o = nil, 'R', nil
-  if word == 'a' and packed ~= '' then
-    o = cmsgpack.unpack(packed)
-    due = o.c and now + o.c
+  if not word then
+    if packed ~= '' then options[i] = cmsgpack.unpack(packed) end
+    word = admit(run, ARGV[at + 1], fp, options[i])
+    if word == 'a' then seen[run] = fp end
   end
-  if word == 'a' and not due then
-    local free = room[q]
-    if not free then free = longest - call('LLEN', P .. 'ready:' .. q) end
-    if free <= 0 then word = 'f' end
-    room[q] = free - 1
-  end
-  if word == 'a' and o and o.i then word = holder_of(o.i, run, fp) or 'a' end
-  if word == 'a' then
-    seen[run] = true
-    if due then state = 'D' end
-    if name ~= '' or o then
-      local fields = { 'st', state, 'd', now .. ':' .. q, 'fp', fp }
-      if name ~= '' then
-        fields[7], fields[8] = 'n', name
-      end
-      if o then
-        if o.x then
-          o.x = now + o.x
-          call('ZADD', P .. 'expires', o.x, run)
-        end
-        o.c = nil
-        if next(o) then
-          fields[#fields + 1] = 'op'
-          fields[#fields + 1] = cmsgpack.pack(o)
-        end
-        if due then
-          fields[#fields + 1] = 'du'
-          fields[#fields + 1] = due
-          call('ZADD', P .. 'delayed', due, run)
-        end
-      end
-      call('HSET', rk, unpack(fields))
-    else
-      call('HSET', rk, 'st', state, 'd', now .. ':' .. q, 'fp', fp)
-    end
+  if word ~= 'a' then plain = false end
+  words[i] = word
+  at = at + 6
+end
+
+local blobs, blob_count, queues, names = {}, 0, {}, {}
+at = 3
+for i = 1, n do
+  if words[i] == 'a' then
+    local run, q, o = ARGV[at], ARGV[at + 1], options[i]
     blobs[blob_count + 1], blobs[blob_count + 2] = P .. 'b:' .. run, ARGV[at + 3]
     blob_count = blob_count + 2
-    if not due then
+    if o and o.c then
+      call('ZADD', P .. 'delayed', now + o.c, run)
+    else
       local ids = queues[q]
       if not ids then
         ids = {}
@@ -91,16 +75,46 @@ for i = 1, n do
       end
       ids[#ids + 1] = run
     end
-  else
-    plain = false
+    if o and o.x then
+      o.x = now + o.x
+      call('ZADD', P .. 'expires', o.x, run)
+    end
   end
-  words[i] = word
   at = at + 6
 end
 if blob_count > 0 then call('MSET', unpack(blobs)) end
 for q, ids in pairs(queues) do
   push(q, ids)
   names[#names + 1] = string.sub(q, 1, -3)
+end
+for key, value in pairs(holders) do
+  call('SET', key, value)
+end
+
+at = 3
+for i = 1, n do
+  if words[i] == 'a' then
+    local name, o, d = ARGV[at + 4], options[i], now .. ':' .. ARGV[at + 1]
+    if name == '' and not o then
+      call('HSET', rks[i], 'st', 'R', 'd', d, 'fp', ARGV[at + 2])
+    else
+      local due = o and o.c and now + o.c
+      local fields = { 'st', due and 'D' or 'R', 'd', d, 'fp', ARGV[at + 2] }
+      local f = 6
+      if name ~= '' then
+        fields[f + 1], fields[f + 2] = 'n', name
+        f = f + 2
+      end
+      if due then
+        o.c = nil
+        fields[f + 1], fields[f + 2] = 'du', due
+        f = f + 2
+      end
+      if o and next(o) then fields[f + 1], fields[f + 2] = 'op', cmsgpack.pack(o) end
+      call('HSET', rks[i], unpack(fields))
+    end
+  end
+  at = at + 6
 end
 if sender ~= '-' then hint(sender, 'r', names) end
 if plain then return n end

@@ -30,7 +30,8 @@ async def make_bench(valkey: ValkeyServer) -> AsyncIterator[BenchMaker]:
     for bench in benches:
         await bench.close()
         with valkey.client() as client:
-            audit(client, f"pl:{{{bench.namespace}:0}}:")
+            for shard in range(bench.settings.shards):
+                audit(client, f"pl:{{{bench.namespace}:{shard}}}:")
     shutil.rmtree(directory)
 
 

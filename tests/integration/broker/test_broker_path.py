@@ -8,6 +8,7 @@ from prefect_lite.protocol.messages import (
     Accepted,
     Answer,
     Cancel,
+    Chunk,
     Done,
     Finish,
     Goodbye,
@@ -24,7 +25,7 @@ from prefect_lite.protocol.messages import (
     Submit,
     Watch,
 )
-from tests.integration.broker.bench import Bench
+from tests.integration.broker.bench import Bench, BenchMaker
 from tests.integration.broker.raw_peer import RawPeer, new_id
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,10 @@ async def test_who_watches_late_is_told_at_once(bench: Bench) -> None:
     assert (await other.expect(RunState)).type == ""
 
 
-async def test_many_runs_in_one_frame(bench: Bench) -> None:
+@pytest.mark.parametrize("shards", [1, 5])
+async def test_many_runs_in_one_frame(make_bench: BenchMaker, shards: int) -> None:
+    bench = await make_bench(shards=shards)
+    await bench.broker()
     client, worker = await bench.client(), await bench.worker(limit=400)
     ids = [new_id() for _ in range(1_000)]
     await client.send(*(Submit(run_id, "tasks.add", b"x") for run_id in ids))
@@ -87,6 +91,25 @@ async def test_many_runs_in_one_frame(bench: Bench) -> None:
     assert done == accepted == set(ids)
     states = {(await client.expect(RunState)).run_id for _ in ids}
     assert states == done
+
+
+async def test_a_large_body_and_result_travel_in_chunks(bench: Bench) -> None:
+    client, worker = await bench.client(), await bench.worker()
+    pieces = [bytes([number]) * 256_000 for number in range(4)]
+    run_id = new_id()
+    for seq, piece in enumerate(pieces):
+        await client.send(Chunk(1, seq, piece))
+    # On the wire the number of the stream stands for the body.
+    await client.send(Submit(run_id, "tasks.add", 1))  # pyright: ignore[reportArgumentType]
+    await client.expect(Accepted)
+    await client.send(Watch([run_id]))
+    run = await worker.expect(Run)
+    assert b"".join(chunk.data for chunk in worker.seen if isinstance(chunk, Chunk)) == b"".join(pieces)
+    for seq, piece in enumerate(pieces):
+        await worker.send(Chunk(9, seq, piece))
+    await worker.send(finished(run)._replace(result=9))  # type: ignore[arg-type]
+    await client.expect(RunState)
+    assert b"".join(chunk.data for chunk in client.seen if isinstance(chunk, Chunk)) == b"".join(pieces)
 
 
 async def test_credit_is_cumulative_and_never_exceeded(bench: Bench) -> None:

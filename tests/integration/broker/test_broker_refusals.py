@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -36,6 +37,8 @@ from tests.integration.broker.bench import Bench, BenchMaker
 from tests.integration.broker.raw_peer import TOKENS, RawPeer, dial, new_id
 
 pytestmark = pytest.mark.anyio
+
+pack = cast("Callable[[Any], bytes]", msgpack.packb)
 
 
 @pytest.fixture(autouse=True)
@@ -176,9 +179,9 @@ RUN = "0" * 32
 @pytest.mark.parametrize(
     "frame",
     [
-        b"", b"garbage", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\x91" * 1_000, msgpack.packb({"HELLO": 1}),
-        msgpack.packb([1, 2, 3]), msgpack.packb([[]]), msgpack.packb(["HELLO"]), os.urandom(4_096),
-        encode_frame([Submit(RUN, "tasks.add", b"")]), msgpack.packb([["HELLO"] * 3]), "text",
+        b"", b"garbage", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\x91" * 1_000, pack({"HELLO": 1}),
+        pack([1, 2, 3]), pack([[]]), pack(["HELLO"]), os.urandom(4_096),
+        encode_frame([Submit(RUN, "tasks.add", b"")]), pack([["HELLO"] * 3]), "text",
         b"\x91\x92\xc0" + b"\x90" * 10,
     ],
 )  # fmt: skip
@@ -219,7 +222,7 @@ async def test_a_bad_message_is_answered_and_the_rest_counts(bench: Bench, messa
     client = await bench.client()
     run_id = new_id()
     good = ["SUBMIT", run_id, "tasks.add", b"body"]
-    await client.ws.send(msgpack.packb([message, good]))
+    await client.ws.send(pack([message, good]))
     refusal = await client.expect(Message)  # pyright: ignore[reportArgumentType]
     while isinstance(refusal, Accepted):
         refusal = await client.expect(Message)  # pyright: ignore[reportArgumentType]
@@ -235,7 +238,7 @@ async def test_a_bad_message_is_answered_and_the_rest_counts(bench: Bench, messa
 
 async def test_too_many_errors_end_a_connection(bench: Bench) -> None:
     client = await bench.client()
-    await client.ws.send(msgpack.packb([["NOPE"]] * 300))
+    await client.ws.send(pack([["NOPE"]] * 300))
     assert (await client.expect(Error, lambda error: error.fatal)).code == "too_many_errors"
     assert await client.closed() == 1008
 
@@ -258,7 +261,7 @@ async def test_a_body_over_the_limit(make_bench: BenchMaker) -> None:
     chunks = [Chunk(1, number, b"x" * 200_000) for number in range(3)]
     for chunk in chunks:
         await client.send(chunk)
-    await client.ws.send(msgpack.packb([["SUBMIT", run_id, "tasks.add", 1]]))
+    await client.ws.send(pack([["SUBMIT", run_id, "tasks.add", 1]]))
     refused = await client.expect(Refused)
     assert (refused.run_id, refused.code) == (run_id, "payload_too_large")
     await client.submit(body=b"y" * 100_000)
@@ -298,7 +301,7 @@ async def test_a_peer_that_does_not_read_is_cut_and_costs_little(make_bench: Ben
         run = await worker.expect(Run)
         await worker.send(Chunk(run.number, 0, b"x" * 250_000))
         finish = ["FINISH", run.run_id, run.token, "COMPLETED", "", "", 1, 0.0, run.number]
-        await worker.ws.send(msgpack.packb([finish]))
+        await worker.ws.send(pack([finish]))
     hub = broker._hub
     assert hub is not None
     async with asyncio.timeout(10):

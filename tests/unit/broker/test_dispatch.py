@@ -84,6 +84,11 @@ def drained_seat(dispatch: Dispatch, claims: Claims, worker: Worker, *keys: str)
     return seat
 
 
+def wake(dispatch: Dispatch, count: int) -> None:
+    for _ in range(count):
+        dispatch.wake("tasks.add", 0)
+
+
 async def test_a_submit_claims_for_one_idle_worker_in_turn() -> None:
     # Given two idle workers on a drained shard
     claims = Claims()
@@ -111,7 +116,7 @@ async def test_a_burst_is_shared() -> None:
     dispatch = dispatch_with(claims)
     for name in "abc":
         drained_seat(dispatch, claims, Worker(name, 10))
-    dispatch.wake("tasks.add", 0, count=9)
+    wake(dispatch, 9)
     dispatch.run()
     assert sorted((claim.session, claim.limit) for claim in claims.take()) == [("a", 4), ("b", 4), ("c", 4)]
 
@@ -150,7 +155,7 @@ async def test_no_credit_no_claim_until_ready() -> None:
     dispatch = dispatch_with(claims)
     worker = Worker("a", 0)
     seat = drained_seat(dispatch, claims, worker)
-    dispatch.wake("tasks.add", 0, count=500)
+    wake(dispatch, 500)
     dispatch.run()
     assert claims.take() == []
     worker.limit = 250
@@ -208,7 +213,7 @@ async def test_runs_for_a_gone_worker_are_released() -> None:
     dispatch = dispatch_with(claims)
     worker = Worker("a", 5)
     seat = drained_seat(dispatch, claims, worker)
-    dispatch.wake("tasks.add", 0, count=2)
+    wake(dispatch, 2)
     dispatch.run()
     dispatch.leave(seat)
     claims.take()[0].done(ClaimReply("ok", runs(2), True))
@@ -223,7 +228,7 @@ async def test_a_claim_with_unknown_outcome_is_repeated_with_its_number() -> Non
     dispatch = dispatch_with(claims)
     worker = Worker("a", 5)
     drained_seat(dispatch, claims, worker)
-    dispatch.wake("tasks.add", 0, count=2)
+    wake(dispatch, 2)
     dispatch.run()
     (claim,) = claims.take()
     claim.done(ClaimReply("unavailable", [], False))

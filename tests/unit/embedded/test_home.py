@@ -85,7 +85,7 @@ def test_many_processes_make_the_same_secrets(settings: Settings) -> None:
     )
     children = [
         subprocess.Popen([sys.executable, "-c", code, str(settings.home)], stdout=subprocess.PIPE, text=True)
-        for _ in range(8)
+        for _ in range(4)
     ]
     answers = {child.communicate()[0] for child in children}
     assert len(answers) == 1

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from prefect_lite import task
-from prefect_lite.context import TaskRunContext, lend_slot
+from prefect_lite.context import TaskRunContext
 from prefect_lite.engine import describe
 from prefect_lite.exceptions import MissingContextError, TaskRunTimeoutError
 from prefect_lite.interrupts import Permits, RunInterrupted
@@ -265,14 +265,15 @@ def test_parameters_are_named() -> None:
     assert TaskRunContext.get() is None
 
 
-def test_lending_a_slot_outside_of_a_worker_does_nothing() -> None:
-    with lend_slot():
-        pass
-
-
 def test_describe() -> None:
     assert describe(ValueError("boom")) == "ValueError: boom"
     assert describe(ValueError()) == "ValueError"
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert describe(Mute()) == "Mute: (its text raised RuntimeError)"
 
 
 def test_an_interrupt_never_hits_later_work() -> None:

@@ -188,6 +188,18 @@ def test_what_would_end_the_process_ends_the_run_only(broker: Any, serve: Any) -
     assert broker.outcome(broker.push("t.aadd", 1)) == 1
 
 
+@task(key="t.surrogate")
+def surrogate() -> None:
+    raise OSError("no file \udc80" + "x" * 100_000)
+
+
+def test_a_text_that_the_wire_cannot_take_is_made_to_fit(broker: Any, serve: Any) -> None:
+    serve(surrogate)
+    finish = broker.end(broker.push("t.surrogate"))
+    assert finish.message.startswith("OSError: no file ?x")
+    assert len(finish.message) == 2_000
+
+
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 
 

@@ -12,7 +12,7 @@ from prefect_lite_worker.app import WorkerApp
 from scripted_broker import wait_until
 
 from prefect_lite import task
-from prefect_lite.context import lend_slot
+from prefect_lite.context import TaskRunContext
 from prefect_lite.exceptions import CancelledRun, TaskRunTimeoutError
 
 release = threading.Event()
@@ -198,8 +198,12 @@ def test_a_waiting_task_lends_its_slot(broker: Any, serve: Any) -> None:
 
     @task(key="s.outer")
     def outer() -> str:
-        with lend_slot():
-            assert inner_done.wait(10)
+        context = TaskRunContext.get()
+        assert context is not None
+        assert context.slot is not None
+        context.slot(1)  # what a future's result() does
+        assert inner_done.wait(10)
+        context.slot(-1)
         return "outer"
 
     @task(key="s.inner")

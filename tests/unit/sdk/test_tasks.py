@@ -1,0 +1,194 @@
+"""Tasks as objects: options, keys, methods, copies, pickles."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from prefect_lite import Task, task
+from prefect_lite.exceptions import (
+    ConfigurationError,
+    DuplicateTaskKey,
+    OptionNotPortable,
+    ReservedArgumentError,
+)
+from prefect_lite.options import ATTRIBUTE_NAMES
+from prefect_lite.task_keys import index_tasks
+from prefect_lite.tasks import exponential_backoff
+
+
+@task
+def add(x: int, y: int = 1) -> int:
+    """Add."""
+    return x + y
+
+
+@task(name="The Task", retries=2, tags={"a"}, version="3", description="said")
+async def coroutine(x: int) -> int:
+    return x
+
+
+class Box:
+    def __init__(self, content: int) -> None:
+        self.content = content
+
+    @task
+    def plus(self, other: int) -> int:
+        return self.content + other
+
+    @task
+    @classmethod
+    def named(cls, other: int) -> str:
+        return f"{cls.__name__}{other}"
+
+    @task
+    @staticmethod
+    def alone(other: int) -> int:
+        return other
+
+
+def test_it_looks_like_its_function() -> None:
+    assert add.__name__ == "add"
+    assert add.__doc__ == "Add."
+    assert add.description == "Add."
+    assert str(add.signature).startswith("(x: ")
+    assert not add.isasync
+    assert coroutine.isasync
+
+
+def test_options_are_readable() -> None:
+    assert (coroutine.name, coroutine.retries, coroutine.version) == ("The Task", 2, "3")
+    assert coroutine.tags == frozenset({"a"})
+    assert coroutine.description == "said"
+    for name in ATTRIBUTE_NAMES - {"description"}:
+        assert getattr(coroutine, name) == getattr(coroutine.options, name)
+
+
+def test_the_key_is_module_and_qualname() -> None:
+    assert add.key == add.task_key == f"{__name__}.add"
+    assert coroutine.key == f"{__name__}.coroutine"
+    assert Box.plus.key == f"{__name__}.Box.plus"
+    assert task(key="mine")(add.fn).key == "mine"
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\n", "x" * 513])
+def test_impossible_keys_are_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="task key"):
+        task(key=key)(add.fn)
+
+
+def test_unknown_options_and_odd_functions_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Did you mean 'retries'"):
+        task(retry=3)  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match="needs a function"):
+        Task(3)  # type: ignore[arg-type]
+    with pytest.raises(ReservedArgumentError):
+
+        @task
+        def bad(wait_for: int) -> None: ...
+
+
+def test_callable_objects_are_tasks() -> None:
+    class Doubler:
+        def __call__(self, x: int) -> int:
+            return 2 * x
+
+    doubler = Task(Doubler())
+    assert doubler.name == "Doubler"
+    assert doubler.key.endswith("Doubler")
+    assert doubler(4) == 8
+
+
+def test_with_options_changes_a_copy() -> None:
+    changed = coroutine.with_options(retries=5, name=None)
+    assert (changed.retries, changed.name, changed.version) == (5, "coroutine", "3")
+    assert (coroutine.retries, coroutine.name) == (2, "The Task")
+    assert changed.key == coroutine.key
+    assert coroutine.travelling_options == {}
+    assert changed.travelling_options == {"retries": 5, "name": None}
+    assert changed.with_options(retries=6).travelling_options == {"retries": 6, "name": None}
+
+
+def test_changed_callables_do_not_travel() -> None:
+    with pytest.raises(OptionNotPortable, match="on_failure"):
+        add.with_options(on_failure=[print]).travelling_options  # noqa: B018
+
+
+def test_it_runs_here() -> None:
+    assert add(1) == 2
+    assert add(1, y=4) == 5
+
+
+def test_methods_bind() -> None:
+    box = Box(3)
+    assert box.plus(4) == 7
+    assert box.plus.ismethod
+    assert not Box.plus.ismethod
+    assert Box.named(1) == "Box1"
+    assert Box.named.isclassmethod
+    assert box.alone(2) == 2
+    assert Box.alone.isstaticmethod
+    assert Box.plus(box, 1) == 4
+    assert box.plus.with_options(retries=1)(4) == 7
+
+
+def test_hooks_are_added_where_the_task_is_defined() -> None:
+    made = Task(add.fn)
+
+    @made.on_failure
+    def first(*_: Any) -> None: ...
+
+    @made.on_failure
+    def second(*_: Any) -> None: ...
+
+    for name in ("on_running", "on_completion", "on_commit", "on_rollback"):
+        assert getattr(made, name)(print) is print
+        assert getattr(made.options, name) == (print,)
+    assert made.options.on_failure == (first, second)
+    assert made.with_options(retries=1).options.on_failure == (first, second)
+    assert made.travelling_options == {}
+    assert add.options.on_failure is None
+
+
+@pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_task_of_a_module_is_pickled_by_name(through: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, __name__, __import__("types").SimpleNamespace(**globals()))
+    assert through(add) is add
+    changed = through(add.with_options(retries=7))
+    assert changed.retries == 7
+    assert changed.fn is add.fn
+    assert changed.travelling_options == {"retries": 7}
+
+
+def test_a_local_task_is_pickled_by_value() -> None:
+    offset = 10
+
+    @task(retries=3)
+    def local(x: int) -> int:
+        return x + offset
+
+    back = pickle.loads(cloudpickle.dumps(local))
+    assert back(1) == 11
+    assert back.retries == 3
+
+
+def test_keys_and_aliases_are_indexed_and_may_not_collide() -> None:
+    renamed = task(key="new", aliases=["old"])(add.fn)
+    assert index_tasks([renamed, add]) == {"new": renamed, "old": renamed, add.key: add}
+    assert index_tasks([add, add]) == {add.key: add}
+    with pytest.raises(DuplicateTaskKey, match=r"key 'old': .*test_tasks.py:\d+ and .*test_tasks.py:\d+"):
+        index_tasks([renamed, task(key="old")(coroutine.fn)])
+
+
+def test_exponential_backoff_doubles() -> None:
+    assert exponential_backoff(2)(4) == [2, 4, 8, 16]
+    assert len(exponential_backoff(1)(80)) == 50
+    assert task(retries=3, retry_delay_seconds=exponential_backoff(1))(add.fn).options.retry_delays() == (
+        1,
+        2,
+        4,
+    )
