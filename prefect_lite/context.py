@@ -64,8 +64,8 @@ class TaskRunContext:
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
         sink: Where a worker takes log lines of this run, else None (a direct call).
-        slot: On a worker, called with 1 when the run begins to wait for another run, and with -1 when it goes on.
-            Its slot is free meanwhile: else tasks that wait for tasks could fill all slots for ever.
+        slot: On a worker, called with 1 when the run begins to wait for another run, and with -1 when it
+            goes on. Its slot is free meanwhile: else tasks that wait for tasks could fill all for ever.
         prints: Print text that has no line end yet; used by ``log_prints``.
     """
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable
 from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
-    NoReturn,
     ParamSpec,
     Protocol,
     Self,
@@ -47,6 +45,7 @@ else:
 __all__ = ["Task", "TaskOptions", "exponential_backoff", "task"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 O = ParamSpec("O")  # noqa: E741  # the options' own parameter list
 R = TypeVar("R")
 T = TypeVar("T")
@@ -185,8 +184,8 @@ class Task(TaskCalls[P, R_co], _Attributes):
     def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
     @overload
     def __get__(
-        self: Task[Concatenate[S, P], R], instance: S, owner: type[Any] | None = None
-    ) -> Task[P, R]: ...
+        self: Task[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None
+    ) -> Task[Q, R]: ...
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
         """As an attribute of a class: bind like the function it wraps. The instance goes with the run."""
         if self.isstaticmethod or (instance is None and not self.isclassmethod):
@@ -205,12 +204,11 @@ class Task(TaskCalls[P, R_co], _Attributes):
 
     # -- as a worker ------------------------------------------------------------------------------
 
-    def serve(self, **settings: Any) -> NoReturn:
+    def serve(self, **settings: Any) -> None:
         """Execute runs of this task until the process is stopped; ``settings``: see ``task_worker.serve``."""
         from prefect_lite.task_worker import serve
 
         serve(self, **settings)
-        sys.exit(0)
 
     async def aserve(self, **settings: Any) -> None:
         """``serve`` in the caller's event loop, without signal handlers."""

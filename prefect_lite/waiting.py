@@ -303,6 +303,14 @@ def _callback_pool() -> concurrent.futures.ThreadPoolExecutor:
     return _callbacks
 
 
+def close_callbacks() -> None:
+    """End the callback thread once it has nothing left to do."""
+    global _callbacks
+    pool, _callbacks = _callbacks, None
+    if pool is not None:
+        pool.shutdown()
+
+
 def _after_fork() -> None:
     global _callbacks
     _callbacks = None  # its thread stayed in the parent

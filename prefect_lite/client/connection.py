@@ -177,7 +177,9 @@ class BrokerConnection:
                 f"The broker at {unix_path or uri} refused the {self._role} token "
                 f"({exc.response.status_code}). Set {variable} to the one in the broker's tokens.json."
             ) from exc
-        except InvalidURI as exc:
+        except (InvalidURI, ValueError) as exc:
+            if isinstance(exc, (OSError, UnicodeError)):
+                raise  # a certificate or a name that does not fit; it may be mended
             raise ConfigurationError(f"{uri!r} is not a broker URL: {exc}.") from exc
 
     async def _target(self) -> tuple[str, str, str]:

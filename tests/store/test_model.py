@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
     rule,
@@ -35,6 +36,7 @@ KEYS = ("a", "b:c")
 MAX_LOST = 2
 GROUP_MAX = 3
 LONGEST = 8
+CODES = {"COMPLETED": "c", "FAILED": "f", "CANCELLED": "k", "CRASHED": "h"}
 
 T = TypeVar("T")
 
@@ -50,6 +52,9 @@ class Run:
     suspect: bool = False
     token: str = ""
     session: str = ""
+    tokens: list[str] = field(
+        default_factory=lambda: ["forged", ""]
+    )  # any it ever had, and some it never had
     committed: set[str] = field(default_factory=set)  # tokens whose last commit this run remembers
 
     @property
@@ -94,6 +99,19 @@ class StoreMachine(RuleBasedStateMachine):
         ids = self.lists.setdefault((model.msg.task_key, model.lane), [])
         ids.insert(0 if head else len(ids), run)
         model.state = "R"
+
+    @initialize(target=workers)
+    def first_workers(self) -> Any:
+        return multiple(self.open_one(["a"]), self.open_one(list(KEYS)))
+
+    @initialize(target=runs)
+    def first_runs(self) -> Any:
+        msgs = [submission(key="a", expires_seconds=7200.0, fingerprint=b"1" * 16) for _ in range(4)]
+        for msg in msgs:
+            self.wait(self.driver.submit(msg))
+            self.model[msg.run_id] = Run(msg, "R")
+            self.queue(msg.run_id)
+        return multiple(*(msg.run_id for msg in msgs))
 
     # -- submitting -------------------------------------------------------------------------------
     @rule(
@@ -153,6 +171,9 @@ class StoreMachine(RuleBasedStateMachine):
     # -- sessions ---------------------------------------------------------------------------------
     @rule(target=workers, keys=st.lists(st.sampled_from(KEYS), unique=True, min_size=1))
     def open_session(self, keys: list[str]) -> str:
+        return self.open_one(keys)
+
+    def open_one(self, keys: list[str]) -> str:
         session = Session(f"w{next(self.names)}", keys)
         self.sessions[session.name] = session
         assert self.wait(self.driver.worker(session.name, *keys)) == 1
@@ -283,6 +304,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert ids.pop(0) == run.run_id, "out of order"
         assert (run.task_key, run.body) == (model.msg.task_key, model.msg.body)
         assert (run.attempt, run.lost) == (model.attempt, model.lost)
+        assert run.token not in model.tokens
+        model.tokens.append(run.token)
         model.state, model.token, model.session = "L", run.token, session.name
         if model.suspect:
             session.suspect = run.run_id
@@ -321,7 +344,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         lease=leases,
-        type=st.sampled_from(("COMPLETED", "FAILED", "CANCELLED", "CRASHED")),
+        type=st.sampled_from(sorted(CODES)),
         result=st.booleans(),
     )
     def finish(self, lease: ClaimedRun, type: str, result: bool) -> None:
@@ -332,7 +355,7 @@ class StoreMachine(RuleBasedStateMachine):
         if valid:
             model.committed = model.committed | {lease.token}
             self.drop(lease.run_id)
-            model.state = {"COMPLETED": "c", "FAILED": "f", "CANCELLED": "k", "CRASHED": "h"}[type]
+            model.state = CODES[type]
             assert reply.state == self.wait(self.driver.state(lease.run_id))._replace(due_ms=0)
 
     @rule(lease=leases, later=st.booleans())
@@ -369,6 +392,38 @@ class StoreMachine(RuleBasedStateMachine):
             self.give_back(lease.run_id)
             if cancelling:
                 model.committed = before | {lease.token}
+
+    @rule(run=runs, pick=st.integers(0, 9), kind=st.sampled_from(("finish", "retry", "release", "started")))
+    def stray(self, run: str, pick: int, kind: str) -> None:
+        """A commit under any token but the one in force changes nothing."""
+        model = self.model[run]
+        token = model.tokens[pick % len(model.tokens)]
+        assume(token != model.token or model.state not in "LXK")
+        lease = ClaimedRun(run, token, model.msg.task_key, model.attempt, 0, b"")
+        before = self.wait(self.driver.state(run))
+        if kind == "started":
+            self.driver.store.started(run, token, 9)
+        else:
+            reply = self.wait(getattr(self.driver, kind)(lease))
+            if token:
+                assert reply.status == ("already" if token in model.committed else "stale")
+        assert self.wait(self.driver.state(run)) == before
+
+    @rule(name=workers)
+    def misuse_a_former_epoch(self, name: str) -> None:
+        session = self.sessions.get(name)
+        if session is None:
+            return
+        former, store = session.epoch - 1, self.driver.store
+        assert self.wait(store.renew(name, former, [])).status == "moved"
+        assert self.wait(store.serve(name, former, ["stolen"])) == "moved"
+        assert self.wait(store.close_session(name, former)) == []
+        self.wait(store.disconnect(name, former))
+        if session.number:
+            assert (
+                self.wait(self.driver.claim_reply(name, 5, session.epoch, session.number - 1 or -1)).status
+                == "moved"
+            )
 
     @rule(run=runs)
     def cancel(self, run: str) -> None:

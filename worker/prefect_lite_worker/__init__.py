@@ -1,0 +1,1 @@
+"""The worker: executes runs of tasks for a broker."""

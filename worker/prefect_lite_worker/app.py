@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -118,6 +119,9 @@ class WorkerApp:
             self._pipe.install()
             # uvloop takes the wake-up descriptor for itself when it starts to run.
             loop.call_soon(self._pipe.divert)
+            # What has been imported stays for good: full collections need not look at it again.
+            gc.collect()
+            gc.freeze()
         thread = self._start(loop, loop.stop, timeout, may_replace=True)
         try:
             loop.run_forever()

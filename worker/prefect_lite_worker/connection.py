@@ -137,14 +137,15 @@ class WorkerConnection:
         self._in_frame = False
         if self._offer:
             self._offer_slots()
+        if self._for_threads or self._for_loop:
+            # Before they can start: one that holds the interpreter is found by this tick coming late.
+            self._tick_within(FIRST_TICK_SECONDS)
         if self._for_threads:
             self._pool.submit(self._for_threads)
             self._for_threads = []
-            self._tick_within(FIRST_TICK_SECONDS)
         if self._for_loop:
             self._loops.current.submit(self._for_loop)
             self._for_loop = []
-            self._tick_within(FIRST_TICK_SECONDS)
 
     def _on_run(self, message: Run) -> None:
         if self.lifecycle.phase != SERVING:

@@ -142,13 +142,14 @@ class Execution:
                 self._keyring, self._namespace, run.task_key, run.run_id, outcome.value
             )
         except Exception as exc:
-            text = f"The result of {run.task.name} can't be serialized: {exc}"
-            error = exc if isinstance(exc, SerializationError) else SerializationError(text)
+            text = f"The result of {run.task_key} can't be serialized: {exc}"
+            error = SerializationError(text)
+            error.__cause__ = exc
             return Outcome("failed", error=error, message=text)
         if len(sealed) <= self.max_payload_bytes:
             return sealed
         text = (
-            f"The result of {run.task.name} has {len(sealed):,} bytes; at most {self.max_payload_bytes:,} "
+            f"The result of {run.task_key} has {len(sealed):,} bytes; at most {self.max_payload_bytes:,} "
             "are allowed (PREFECT_LITE_MAX_PAYLOAD_BYTES)."
         )
         return Outcome("failed", error=PayloadTooLarge(text, run_id=run.run_id), message=text)

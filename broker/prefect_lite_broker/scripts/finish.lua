@@ -13,12 +13,12 @@ local out, n, ended = { now }, 1, {}
 for i = 4, #ARGV, 8 do
   local run, token = ARGV[i], ARGV[i + 1]
   local rk, bk = P .. 'r:' .. run, P .. 'b:' .. run
-  local v = call('HMGET', rk, 'st', 't', 'd', 'o', 'sm', 'l', 'op')
+  local v = call('HMGET', rk, 'st', 't', 'd', 'o', 'sm', 'l', 'op', 'a')
   local word = judge(rk, v[1], v[2], token)
   local begun = v[5] or now - ARGV[i + 4]
   if word == 'o' then
     local life = v[7] and close_options(run, v[7], ttl, keep) or ttl
-    if ARGV[i + 3] == '1' and ARGV[i + 5] == '' and ARGV[i + 6] == '' then
+    if ARGV[i + 3] == '1' and not v[8] and ARGV[i + 5] == '' and ARGV[i + 6] == '' then
       call('HSET', rk, 'st', ARGV[i + 2], 'e', now, 'sm', begun)
     else
       local name, message = ARGV[i + 5], ARGV[i + 6]

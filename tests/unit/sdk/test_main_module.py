@@ -96,7 +96,10 @@ def test_a_program_without_tasks_sends_its_classes_along(tmp_path: Path) -> None
     )
     data = run("client.py", cwd=tmp_path)
     (tmp_path / "client.py").unlink()
-    code = "import sys; from prefect_lite.serializers import decode; print(decode(2, bytes.fromhex(sys.argv[1])).n)"
+    code = (
+        "import sys; from prefect_lite.serializers import decode;"
+        "print(decode(2, bytes.fromhex(sys.argv[1])).n)"
+    )
     assert run(data, cwd=tmp_path, code=code).strip() == "3"
 
 

@@ -52,7 +52,7 @@ def test_impossible_values_are_refused(option: str, value: Any, words: str) -> N
 
 
 def test_an_unknown_option_names_the_nearest_one() -> None:
-    with pytest.raises(ConfigurationError, match="no task option 'retrys'. Did you mean 'retries'"):
+    with pytest.raises(ConfigurationError, match=r"no task option 'retrys'\. Did you mean 'retries'"):
         Options().changed({"retrys": 3})
 
 

@@ -26,7 +26,7 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024
+Point = collections.namedtuple("Point", "x y")
 
 
 @dataclasses.dataclass

@@ -30,6 +30,7 @@ class ScriptedBroker:
         finished, retried, released: By run id.
         started: (run id, attempt) in order of arrival.
         acknowledge: Set to False to leave ends unanswered.
+        refuse: Set to True to close new connections at once.
     """
 
     def __init__(self, path: Path, keyring: Keyring, lease_seconds: float = 1.5) -> None:
@@ -44,6 +45,7 @@ class ScriptedBroker:
         self.goodbyes: list[str] = []
         self.readies = 0
         self.acknowledge = True
+        self.refuse = False
         self.connections = 0
         self._tokens: dict[str, str] = {}
         self._keys: dict[str, str] = {}
@@ -142,6 +144,8 @@ class ScriptedBroker:
             await self._over.wait()
 
     async def _on_connection(self, ws: ServerConnection) -> None:
+        if self.refuse:
+            return
         self.connections += 1
         renew = self._lease_seconds / 3
         session = BrokerSession(

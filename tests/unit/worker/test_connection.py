@@ -186,6 +186,32 @@ def test_aserve_can_be_cancelled(broker: Any, settings: Any) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefect-lite")]
 
 
+def test_a_careful_run_is_stopped_before_its_lease_ends(broker: Any, serve: Any) -> None:
+    ended: list[float] = []
+
+    @task(key="c.careful", stop_on_lost_contact=True)
+    def careful() -> None:
+        try:
+            while not go.is_set():
+                pass
+        finally:
+            ended.append(time.monotonic())
+
+    serve(careful, waits)
+    runs = [broker.push("c.careful"), broker.push("c.waits")]
+    for run_id in runs:
+        broker.wait_running(run_id)
+    began = time.monotonic()
+    broker.refuse = True
+    broker.cut()
+    wait_until(lambda: ended)
+    assert ended[0] - began < 1.5, "the lease"
+    broker.refuse = False
+    wait_until(lambda: runs[0] in broker.released)
+    go.set()
+    assert broker.outcome(runs[1]) == "waited", "the other one may go on"
+
+
 def test_serve_needs_a_loop_of_its_own(settings: Any) -> None:
     async def main() -> None:
         with pytest.raises(ConfigurationError, match="await aserve"):
