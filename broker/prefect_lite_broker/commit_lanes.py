@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from prefect_lite.protocol.messages import Finish, Release, Retry
 
-from .lanes import Lane, Terms, by_size
+from .lanes import Lane, Terms, by_size, pack
 from .records import CODE_OF_TYPE, finished_state, read_state, split_descriptor, usual_name
 from .store import CancelReply, CommitReply
 
@@ -62,8 +62,12 @@ class FinishLane(_CommitLane[Finish]):
         extend = args.extend
         for (run_id, token, type_, name, message, attempt, run_seconds, result), _ in ops:
             code = CODE_OF_TYPE.get(type_, "h")
-            label = "" if name == usual_name(type_) else name
-            extend((run_id, token, code, attempt, int(run_seconds * 1000), label, message, result or b""))
+            if attempt == 1 and not message and (not name or name == usual_name(type_)):
+                outcome: Any = f"{code}{int(run_seconds * 1000)}"
+            else:
+                label = "" if name == usual_name(type_) else name
+                outcome = pack((code, int(run_seconds * 1000), attempt, label, message))
+            extend((run_id, token, outcome, result or b""))
         return args
 
     def settle(self, ops: Sequence[tuple[Finish, Committed]], reply: Any, *, repeated: bool) -> None:

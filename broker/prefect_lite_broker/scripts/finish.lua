@@ -1,7 +1,8 @@
 -- Commits terminal outcomes; the result takes the place of the body.
 -- KEYS  1 prefix
--- ARGV  1 sender of the hint or '-', 2 record ttl ms, 3 idempotency ms, then eight per run:
---       run id, token, state letter, attempt, run ms, name ('' for the usual), message, result or ''
+-- ARGV  1 sender of the hint or '-', 2 record ttl ms, 3 idempotency ms, then four per run:
+--       run id, token, outcome, result or ''; the outcome is '<state letter><run ms>' for a first attempt
+--       with nothing to say, else msgpack {letter, run ms, attempt, name ('' for the usual), message}
 -- Returns {now ms, then per run: status o|a|c|s, descriptor, started ms, lost}
 -- O(runs): one HMGET, one HSET, one SET or UNLINK and one PEXPIRE per run, one HDEL per session.
 --@include base
@@ -10,22 +11,25 @@
 --@include commit
 local sender, ttl, keep = ARGV[1], ARGV[2], ARGV[3]
 local out, n, ended = { now }, 1, {}
-for i = 4, #ARGV, 8 do
-  local run, token = ARGV[i], ARGV[i + 1]
+for i = 4, #ARGV, 4 do
+  local run, token, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local rk, bk = P .. 'r:' .. run, P .. 'b:' .. run
   local v = call('HMGET', rk, 'st', 't', 'd', 'o', 'sm', 'l', 'op', 'a')
   local word = judge(rk, v[1], v[2], token)
-  local begun = v[5] or now - ARGV[i + 4]
+  local letter, rest = string.sub(outcome, 1, 1), nil
+  if letter > 'z' then rest = cmsgpack.unpack(outcome) end
+  local begun = v[5] or now - (rest and rest[2] or string.sub(outcome, 2))
   if word == 'o' then
     local life = v[7] and close_options(run, v[7], ttl, keep) or ttl
-    if ARGV[i + 3] == '1' and not v[8] and ARGV[i + 5] == '' and ARGV[i + 6] == '' then
-      call('HSET', rk, 'st', ARGV[i + 2], 'e', now, 'sm', begun)
+    if rest then
+      call('HSET', rk, 'st', rest[1], 'e', now, 'sm', begun, 'a', rest[3], 'nm', rest[4], 'ms', rest[5])
+    elseif v[8] then
+      call('HSET', rk, 'st', letter, 'e', now, 'sm', begun, 'a', 1)
     else
-      local name, message = ARGV[i + 5], ARGV[i + 6]
-      call('HSET', rk, 'st', ARGV[i + 2], 'e', now, 'sm', begun, 'a', ARGV[i + 3], 'nm', name, 'ms', message)
+      call('HSET', rk, 'st', letter, 'e', now, 'sm', begun)
     end
-    if ARGV[i + 7] ~= '' then
-      call('SET', bk, ARGV[i + 7], 'PX', life)
+    if ARGV[i + 3] ~= '' then
+      call('SET', bk, ARGV[i + 3], 'PX', life)
     else
       call('UNLINK', bk)
     end
