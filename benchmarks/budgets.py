@@ -25,7 +25,7 @@ from typing import Any
 
 from bare_path import measure as measure_bare_path
 
-TASKS = '''
+TASKS = """
 from prefect_lite import task
 from prefect_lite.task_worker import serve
 
@@ -39,7 +39,7 @@ def sync_noop(x=None):
 
 if __name__ == "__main__":
     serve(async_noop, sync_noop, limit=int(__import__("sys").argv[1]))
-'''
+"""
 
 
 def percentile(times: list[float], fraction: float) -> float:

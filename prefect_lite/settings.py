@@ -32,9 +32,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PREFECT_LITE_", extra="ignore", frozen=True)
 
     # Where things are
-    home: Path = Field(default_factory=default_home, description="Keys, tokens, data and logs of this account.")
+    home: Path = Field(
+        default_factory=default_home, description="Keys, tokens, data and logs of this account."
+    )
     runtime_dir: Path | None = Field(
-        default=None, description="Short private directory for sockets; default under XDG_RUNTIME_DIR or /tmp."
+        default=None,
+        description="Short private directory for sockets; default under XDG_RUNTIME_DIR or /tmp.",
     )
     broker_url: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="ws:// or wss:// URLs, comma-separated; empty: the embedded broker."
@@ -81,13 +84,17 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=10_000, ge=1)
     max_pending_handshakes: int = Field(default=1_000, ge=1)
     max_pending_writes: int = Field(default=50_000, ge=1, description="Store operations waiting in a broker.")
-    max_queue_length: int = Field(default=2_000_000, ge=1, description="READY runs per task key and priority.")
+    max_queue_length: int = Field(
+        default=2_000_000, ge=1, description="READY runs per task key and priority."
+    )
     max_log_lines: int = Field(default=1_000, ge=0, description="Kept per run.")
 
     # Worker
     limit: int = Field(default=10, ge=1)
     grace_seconds: float = Field(default=30.0, ge=0, description="To finish after SIGTERM.")
-    hung_seconds: float = Field(default=2.0, gt=0, description="From a deadline until a coroutine is given up.")
+    hung_seconds: float = Field(
+        default=2.0, gt=0, description="From a deadline until a coroutine is given up."
+    )
 
     log_level: str = Field(default="INFO")
 

@@ -11,7 +11,7 @@ belief be wrong, the next WATCH of the same run reads it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Watches:
         self._watchers: dict[str, list[Watcher]] = {}
         self._waiting: deque[str] = deque()  # reads beyond MAX_LOOKUPS
         self._reading = 0
-        self._expected: dict[str, None] = {}
+        self._expected: OrderedDict[str, None] = OrderedDict()  # a dict finds its oldest key in O(deleted)
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -66,7 +66,7 @@ class Watches:
         """This broker is about to submit the run; it can't have ended before."""
         self._expected[run_id] = None
         if len(self._expected) > MAX_EXPECTED:
-            del self._expected[next(iter(self._expected))]
+            self._expected.popitem(last=False)
 
     def surprise(self, run_id: str) -> None:
         """The run was not new, or changed unseen: read it if it is watched."""

@@ -143,9 +143,7 @@ def test_a_worker_with_500_running_is_killed(home: PrivateHome) -> None:
             hold.serve(limit=500)
         """,
     )
-    home.python(
-        "import prefect_lite.embedded as e; from prefect_lite.settings import get_settings; e.find_or_start(get_settings())"
-    )
+    home.python("from prefect_lite.client.runtime import get_runtime; get_runtime().ask('stats').wait(20)")
     home.env["COUNTS"] = str(next(home.runtime.rglob("valkey.sock")))
     workers = [start_worker(home) for _ in range(2)]
     for worker in workers:
@@ -297,14 +295,6 @@ def test_an_altered_payload_is_refused_before_decoding(home: PrivateHome, tmp_pa
     assert not mark.exists(), "the payload was decoded"
 
 
-BUSY = {
-    "time_sleep": "time.sleep(6)",
-    "ten_threads": "spin(6)",
-    "coroutine_sleep": "time.sleep(6)",
-    "regex": 're.match(r"(a+)+$", "a" * %d + "b")',
-}
-
-
 @pytest.mark.parametrize("kind", ["time_sleep", "ten_threads", "coroutine_sleep"])
 def test_a_busy_worker_keeps_its_runs_for_four_leases(home: PrivateHome, kind: str) -> None:
     home.write(
@@ -386,7 +376,9 @@ ERRORS = {
         "import threading; add.delay(threading.Lock(), 1)", "SerializationError", "'x'",
     ),
     "a payload over the limit": ("add.delay(b'x' * 40_000_000, 1)", "PayloadTooLarge", "max_payload"),
-    "a result that cannot be serialized": ("lock.delay().result(timeout=20)", "SerializationError", "tasks.lock"),
+    "a result that cannot be serialized": (
+        "lock.delay().result(timeout=20)", "SerializationError", "tasks.lock",
+    ),
     "an unknown task": ("ghost.delay().result(timeout=2)", "TimeoutError", "tasks.ghost"),
 }  # fmt: skip
 

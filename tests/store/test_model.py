@@ -7,17 +7,14 @@ sequences of 50 steps.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
-from itertools import count
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     consumes,
     initialize,
     invariant,
@@ -27,78 +24,18 @@ from hypothesis.stateful import (
 )
 from prefect_lite_broker.store import ClaimedRun
 
-from prefect_lite.protocol.messages import Submit
 from tests.store.conftest import MakeSettings
 from tests.store.driver import Driver, submission
+from tests.store.model import CODES, GROUP_MAX, KEYS, LONGEST, MAX_LOST, ModelledStore, Run
 from tests.tools.server import ValkeyServer
 
-KEYS = ("a", "b:c")
-MAX_LOST = 2
-GROUP_MAX = 3
-LONGEST = 8
-CODES = {"COMPLETED": "c", "FAILED": "f", "CANCELLED": "k", "CRASHED": "h"}
 
-T = TypeVar("T")
-
-
-@dataclass
-class Run:
-    """What the model knows of a run."""
-
-    msg: Submit
-    state: str
-    attempt: int = 1
-    lost: int = 0
-    suspect: bool = False
-    token: str = ""
-    session: str = ""
-    tokens: list[str] = field(
-        default_factory=lambda: ["forged", ""]
-    )  # any it ever had, and some it never had
-    committed: set[str] = field(default_factory=set)  # tokens whose last commit this run remembers
-
-    @property
-    def lane(self) -> str:
-        return "s" if self.suspect else str(self.msg.priority)
-
-
-@dataclass
-class Session:
-    name: str
-    keys: list[str]
-    epoch: int = 1
-    number: int = 0
-    suspect: str = ""
-
-
-class StoreMachine(RuleBasedStateMachine):
+class StoreMachine(ModelledStore):
     """Rules are the store's operations; every answer is checked against the model."""
-
-    loop: ClassVar[asyncio.AbstractEventLoop]
-    driver: ClassVar[Driver]
 
     runs = Bundle("runs")
     leases = Bundle("leases")
     workers = Bundle("workers")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.driver.client.flushdb()
-        self.model: dict[str, Run] = {}
-        self.lists: dict[tuple[str, str], list[str]] = {}  # ids in the order they would be claimed
-        self.holders: dict[tuple[str, str], str] = {}  # (task key, idempotency key) -> run
-        self.sessions: dict[str, Session] = {}
-        self.names = count()
-        self.wait(self.driver.tick())
-
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(work)
-
-    def queue(self, run: str, *, head: bool = False) -> None:
-        model = self.model[run]
-        ids = self.lists.setdefault((model.msg.task_key, model.lane), [])
-        ids.insert(0 if head else len(ids), run)
-        model.state = "R"
 
     @initialize(target=workers)
     def first_workers(self) -> Any:
@@ -158,10 +95,6 @@ class StoreMachine(RuleBasedStateMachine):
             self.queue(msg.run_id)
         return msg.run_id
 
-    def list_length(self, key: str, lane: str) -> int:
-        """With the ids of cancelled runs, which stay until a claim meets them."""
-        return self.driver.client.llen(f"{self.driver.prefix}ready:{key}:{lane}")  # type: ignore[return-value]
-
     @rule(run=runs, print_=st.sampled_from((b"1" * 16, b"2" * 16)))
     def submit_again(self, run: str, print_: bytes) -> None:
         msg = self.model[run].msg
@@ -172,12 +105,6 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(target=workers, keys=st.lists(st.sampled_from(KEYS), unique=True, min_size=1))
     def open_session(self, keys: list[str]) -> str:
         return self.open_one(keys)
-
-    def open_one(self, keys: list[str]) -> str:
-        session = Session(f"w{next(self.names)}", keys)
-        self.sessions[session.name] = session
-        assert self.wait(self.driver.worker(session.name, *keys)) == 1
-        return session.name
 
     @rule(name=workers, right=st.booleans())
     def resume(self, name: str, right: bool) -> None:
@@ -247,18 +174,6 @@ class StoreMachine(RuleBasedStateMachine):
         cancelling = [pair for pair in pairs if self.model[pair[0]].state == "K"]
         assert sorted(reply.cancelling) == sorted(cancelling)
 
-    def held_by(self, name: str) -> list[str]:
-        return [run for run, model in self.model.items() if model.session == name]
-
-    def learn_order(self, moved: list[str]) -> None:
-        """Runs that go back together do so in no promised order: take over the real one."""
-        for (key, lane), ids in self.lists.items():
-            if set(ids) & set(moved):
-                real = self.driver.client.lrange(f"{self.driver.prefix}ready:{key}:{lane}", 0, -1)
-                order = [run.decode() for run in real if run.decode() in ids]  # type: ignore[union-attr]
-                assert sorted(order) == sorted(ids)
-                ids[:] = order
-
     # -- claiming ---------------------------------------------------------------------------------
     @rule(target=leases, name=workers, limit=st.integers(1, 6), twice=st.booleans(), stale=st.booleans())
     def claim(self, name: str, limit: int, twice: bool, stale: bool) -> Any:
@@ -285,51 +200,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert reply.runs
         return multiple(*reply.runs)
 
-    def available(self, session: Session) -> list[tuple[str, str]]:
-        """Lists that a claim of this session may take from."""
-        lanes = [
-            (key, lane)
-            for (key, lane), ids in self.lists.items()
-            if ids and key in session.keys and not (lane == "s" and session.suspect)
-        ]
-        return sorted(lanes, key=lambda item: -10 if item[1] == "s" else -int(item[1]))
-
-    def take(self, session: Session, run: ClaimedRun) -> None:
-        """Check that this run was the next one of its list, and no better list was passed over."""
-        model = self.model[run.run_id]
-        best = self.available(session)
-        assert best, "nothing was ready"
-        assert model.lane == best[0][1], "a better lane was passed over"
-        ids = self.lists[model.msg.task_key, model.lane]
-        assert ids.pop(0) == run.run_id, "out of order"
-        assert (run.task_key, run.body) == (model.msg.task_key, model.msg.body)
-        assert (run.attempt, run.lost) == (model.attempt, model.lost)
-        assert run.token not in model.tokens
-        model.tokens.append(run.token)
-        model.state, model.token, model.session = "L", run.token, session.name
-        if model.suspect:
-            session.suspect = run.run_id
-
     # -- committing -------------------------------------------------------------------------------
-    def in_force(self, lease: ClaimedRun) -> bool:
-        return self.model[lease.run_id].token == lease.token and self.model[lease.run_id].state in "LXK"
-
-    def drop(self, run: str) -> None:
-        model = self.model[run]
-        session = self.sessions.get(model.session)
-        if session and session.suspect == run:
-            session.suspect = ""
-        model.token = model.session = ""
-
-    def give_back(self, run: str) -> None:
-        model = self.model[run]
-        model.committed = {model.token}
-        cancelling = model.state == "K"
-        self.drop(run)
-        if cancelling:
-            model.state = "k"
-        else:
-            self.queue(run, head=True)
 
     @rule(lease=leases, attempt=st.integers(0, 2))
     def started(self, lease: ClaimedRun, attempt: int) -> None:

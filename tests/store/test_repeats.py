@@ -16,7 +16,7 @@ from tests.store.driver import KEY, Driver, MakeDriver, submission
 from tests.tools.proxy import Proxy
 from tests.tools.server import ValkeyServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
 
 CUTS = 1000 if os.environ.get("HYPOTHESIS_PROFILE") == "full" else 25
 

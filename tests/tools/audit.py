@@ -31,10 +31,8 @@ def audit(client: redis.Redis, prefix: str) -> dict[str, str]:
     lives = _each(client, "pttl", prefix, names)
     runs = {name[2:]: record for name, record in hashes.items() if name.startswith("r:")}
     held = {name[2:]: leases for name, leases in hashes.items() if name.startswith("h:")}
-    sessions, delayed, dead, opened = (
-        {member.decode() for member in client.zrange(prefix + name, 0, -1)}
-        for name in ("sessions", "delayed", "dead", "open")
-    )
+    indexes = _each(client, "zrange", prefix, ["sessions", "delayed", "dead", "open"], 0, -1)
+    sessions, delayed, dead, opened = ({member.decode() for member in index} for index in indexes.values())
     lists = _each(client, "lrange", prefix, [name for name in names if name.startswith("ready:")], 0, -1)
     queued = Counter(run.decode() for ids in lists.values() for run in ids)
     for run, record in runs.items():

@@ -19,9 +19,9 @@ for i = 4, #ARGV do
     answer = { 'u', '', '', '' }
   elseif st == 'k' then
     answer = { 'k', '', '', state_of(run) }
-  elseif st >= 'a' then
+  elseif TERMINAL[st] then
     answer = { 'a', '', '', state_of(run) }
-  elseif st == 'L' or st == 'X' or st == 'K' then
+  elseif LEASED[st] then
     if st ~= 'K' then
       call('HSET', rk, 'st', 'K')
       call('HSET', P .. 'c:' .. v[2], run, v[3]) -- a renewal reads it, should the hint get lost

@@ -16,7 +16,7 @@ for i = 1, #held, 2 do
   local run, token = held[i], held[i + 1]
   local v = call('HMGET', P .. 'r:' .. run, 'st', 't', 'd', 'su', 'op')
   gone[#gone + 1] = run
-  if v[2] == token and (v[1] == 'L' or v[1] == 'X' or v[1] == 'K') then
+  if v[2] == token and LEASED[v[1]] then
     if give_back(run, token, v[1], v[3], v[4], v[5], ttl, keep) then
       local _, q = cut(v[3])
       seen[string.sub(q, 1, -3)] = true

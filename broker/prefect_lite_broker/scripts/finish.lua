@@ -17,7 +17,7 @@ for i = 4, #ARGV, 4 do
   local v = call('HMGET', rk, 'st', 't', 'd', 'o', 'sm', 'l', 'op', 'a')
   local word = judge(rk, v[1], v[2], token)
   local letter, rest = string.sub(outcome, 1, 1), nil
-  if letter > 'z' then rest = cmsgpack.unpack(outcome) end
+  if string.byte(outcome) > 127 then rest = cmsgpack.unpack(outcome) end
   local begun = v[5] or now - (rest and rest[2] or string.sub(outcome, 2))
   if word == 'o' then
     local life = v[7] and close_options(run, v[7], ttl, keep) or ttl

@@ -49,7 +49,7 @@ local function lose(run, token, grouped)
   local rk = P .. 'r:' .. run
   local v = call('HMGET', rk, 'st', 't', 'd', 'l', 'op', 'su')
   local st, lost = v[1], tonumber(v[4] or 0)
-  if v[2] ~= token or not (st == 'L' or st == 'X' or st == 'K') then return nil end
+  if v[2] ~= token or not LEASED[st] then return nil end
   local _, q = cut(v[3])
   local task = string.sub(q, 1, -3)
   if st == 'K' then

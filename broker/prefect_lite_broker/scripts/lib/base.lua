@@ -7,3 +7,7 @@ local function cut(text, at) -- the two parts around the first ':'
   local i = string.find(text, ':', at or 1, true)
   return string.sub(text, 1, i - 1), string.sub(text, i + 1)
 end
+
+-- By name, not by order: strings are compared in the server's locale, where 'K' may come after 'a'.
+local LEASED = { L = true, X = true, K = true }
+local TERMINAL = { c = true, f = true, h = true, k = true }

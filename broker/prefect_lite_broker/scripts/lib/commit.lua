@@ -1,11 +1,10 @@
 -- The fence that FINISH, RETRY and RELEASE share: a commit counts only under the token of the lease that
--- is in force; the token of the last commit answers 'a' (already) and changes nothing.
-local LEASED = { L = true, X = true, K = true }
-
+-- is in force; the token of the last commit answers 'a' (it ended the run) or 'c' (it did not), and nothing
+-- changes.
 local function judge(rk, st, held, token)
   if held == token then
     if LEASED[st] then return 'o' end
-    if st and st >= 'a' then return 'a' end -- ended under this token
+    if TERMINAL[st] then return 'a' end -- ended under this token
   end
   if st and call('HGET', rk, 'ct') == token then return 'c' end
   return 's'

@@ -3,7 +3,7 @@ local function state_of(run)
   local v = call('HMGET', P .. 'r:' .. run, 'st', 'd', 'a', 'na', 'sm', 'e', 'l', 'du', 'nm', 'ms', 'rm')
   local st = v[1]
   -- A dead run keeps its body for a replay: that is no result.
-  if st and st >= 'a' and not (st == 'h' and call('ZSCORE', P .. 'dead', run)) then
+  if TERMINAL[st] and not (st == 'h' and call('ZSCORE', P .. 'dead', run)) then
     v[12] = call('GET', P .. 'b:' .. run)
   end
   return v
