@@ -201,8 +201,8 @@ def measure(runs: int = 20_000, round_trips: int = 1_000, appendfsync: str = "ev
             return process
 
         valkey = spawn(
-            str(get_binary_path()), "--port", "0", "--unixsocket", f"{directory}/valkey.sock", "--dir", directory,
-            "--appendonly", "yes", "--appendfsync", appendfsync, "--save", "",
+            str(get_binary_path()), "--port", "0", "--unixsocket", f"{directory}/valkey.sock",
+            "--dir", directory, "--appendonly", "yes", "--appendfsync", appendfsync, "--save", "",
         )  # fmt: skip
         wait_for(Path(directory, "valkey.sock"), valkey)
         broker = spawn(sys.executable, __file__, "--role", "broker", "--directory", directory)

@@ -34,10 +34,9 @@ class Run:
     suspect: bool = False
     token: str = ""
     session: str = ""
-    tokens: list[str] = field(
-        default_factory=lambda: ["forged", ""]
-    )  # any it ever had, and some it never had
-    committed: set[str] = field(default_factory=set)  # tokens whose last commit this run remembers
+    # Every token it ever had and two it never had; of these, the ones its last commit is remembered by.
+    tokens: list[str] = field(default_factory=lambda: ["forged", ""])
+    committed: set[str] = field(default_factory=set)
 
     @property
     def lane(self) -> str:

@@ -73,6 +73,7 @@ local function lose(run, token, grouped)
     call('HSET', rk, 'st', 'R', 't', '', 'l', lost)
     push_head(q, { run })
   end
+  wait_again(run, v[5])
   ready[task] = true
   return suspect and 'suspect' or 'ready', lost, task
 end

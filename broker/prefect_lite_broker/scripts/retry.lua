@@ -26,6 +26,7 @@ for i = 4, #ARGV, 5 do
       local _, q = cut(v[3])
       local st = after > 0 and 'D' or 'R'
       call('HSET', rk, 'st', st, 't', '', 'ct', token, 'na', ARGV[i + 3], 'rm', ARGV[i + 4], 'du', now + after)
+      wait_again(run, v[7])
       if after > 0 then
         call('ZADD', P .. 'delayed', now + after, run)
       else

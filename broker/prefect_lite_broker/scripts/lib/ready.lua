@@ -18,3 +18,11 @@ local function lane_of(q, suspect) -- where a run belongs once it is ready
   if suspect then return string.sub(q, 1, -2) .. 's' end
   return q
 end
+
+-- The promoter drops the expiry of a run that is executing; one that waits again needs it back.
+local function wait_again(run, op)
+  if op then
+    local x = cmsgpack.unpack(op).x
+    if x then call('ZADD', P .. 'expires', x, run) end
+  end
+end

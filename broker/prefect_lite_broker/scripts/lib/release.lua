@@ -7,5 +7,6 @@ local function give_back(run, token, st, descriptor, suspect, op, ttl, keep)
   local _, q = cut(descriptor)
   call('HSET', P .. 'r:' .. run, 'st', 'R', 't', '', 'ct', token)
   push_head(lane_of(q, suspect), { run })
+  wait_again(run, op)
   return true
 end
