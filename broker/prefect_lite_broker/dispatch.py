@@ -300,7 +300,8 @@ class Dispatch:
             for key in {run.task_key for run in reply.runs}:
                 self.wake(key, shard)
         if seat.free > 0 and seat.hot(shard):
-            self.ready(seat)
+            # At once, not at the end of the turn: the next pipeline is collected before that.
+            self._fill(seat)
 
     def _given_back(self, reply: CommitReply) -> None:
         if reply.task_key:

@@ -1,7 +1,8 @@
 """Moves frames between a session and a websocket; the only file of the protocol that does I/O.
 
 Reading never stops: the websockets library lets a connection die whose handler stops calling ``recv``, so
-back-pressure is made by credit and by REFUSED. Writing is synchronous as long as the transport takes it;
+back-pressure is made by credit and by REFUSED. A frame is handled in the callback in which its bytes arrived;
+going through ``recv`` would wake a task one turn of the loop later, five times on the way of a run. Writing is synchronous as long as the transport takes it;
 only when its buffer is full a task waits for room, with a deadline per frame, because neither ``ping`` nor
 the library's keepalive notices a peer that has stopped reading.
 """
@@ -10,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from websockets.asyncio.connection import Connection, broadcast
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Opcode
 from websockets.protocol import State
 
 from prefect_lite.protocol.codec import ProtocolError
@@ -57,6 +58,9 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._targets = (ws,)
+        self._by_library: Callable[[Any], None] = ws.process_event
+        self._done: asyncio.Future[None] = self._loop.create_future()  # the session has closed
+        self._raised: BaseException | None = None
         # drain() has to wait exactly when flush() stops.
         ws.transport.set_write_buffer_limits(HIGH_WATER, HIGH_WATER // 4)
 
@@ -77,26 +81,63 @@ class Pump:
                 await asyncio.wait([self._writer])
 
     async def _read(self) -> None:
-        session = self._session
-        recv = self._ws.recv
-        while not session.closed:
+        ws = self._ws
+        while not self._session.closed:
             try:
-                data = await recv(decode=False)
+                data = await ws.recv(decode=False)
             except ConnectionClosed:
+                break
+            self._receive(data)
+            if not ws.recv_messages.frames:
+                # Nothing older waits in the library's queue, so what comes next may overtake it.
+                self._by_library, ws.process_event = ws.process_event, self._process_event
+                await self._until_closed()
+                break
+        if self._raised is not None:
+            raise self._raised
+        if ws.state is State.OPEN:
+            self.flush()
+            await ws.close(CloseCode.POLICY_VIOLATION, "protocol error")
+
+    async def _until_closed(self) -> None:
+        """Frames come through ``_process_event`` now; only a fragmented one still comes through ``recv``."""
+        while not self._session.closed and self._raised is None:
+            reading = self._loop.create_task(self._ws.recv(decode=False))
+            await asyncio.wait((reading, self._done), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait([reading])
                 return
             try:
-                messages = session.receive(data)
-            except ProtocolError as problem:
-                self._report(problem)
-                break
-            if messages:
-                self._on_messages(messages)
-            if self._timer is None:
-                self._arm()
-            if session.has_data:
-                self.schedule_flush()
-        self.flush()
-        await self._ws.close(CloseCode.POLICY_VIOLATION, "protocol error")
+                self._receive(reading.result())
+            except ConnectionClosed:
+                return
+
+    def _process_event(self, event: Any) -> None:
+        """In place of the library's method: hand complete binary frames over at once."""
+        if event.opcode is not Opcode.BINARY or not event.fin or self._done.done():
+            self._by_library(event)
+            return
+        try:
+            self._receive(event.data)
+        except BaseException as exc:
+            self._raised = exc
+        if (self._session.closed or self._raised is not None) and not self._done.done():
+            self._done.set_result(None)
+
+    def _receive(self, data: Any) -> None:
+        session = self._session
+        try:
+            messages = session.receive(data)
+        except ProtocolError as problem:
+            self._report(problem)
+            return
+        if messages:
+            self._on_messages(messages)
+        if self._timer is None:
+            self._arm()
+        if session.has_data:
+            self.schedule_flush()
 
     # -- writing ----------------------------------------------------------------------------------
 

@@ -78,13 +78,14 @@ class StoreMachine(ModelledStore):
             countdown_seconds=3600.0 if delayed else 0.0, expires_seconds=7200.0 if expires else 0.0,
             body=b"x" * (600_000 if large else 20),
         )  # fmt: skip
+        full = not delayed and self.list_length(key, str(priority)) >= LONGEST
         (reply,) = self.wait(self.driver.submit(msg))
         holder = self.holders.get((key, idem)) if idem else None
         if holder:
             same = self.model[holder].msg.fingerprint == print_
             assert (reply.status, reply.existing_id) == ("exists" if same else "conflict", holder)
             return multiple()
-        if not delayed and self.list_length(key, str(priority)) >= LONGEST:
+        if full:
             assert reply.status == "full"
             return multiple()
         assert reply.status == "accepted"
@@ -359,13 +360,17 @@ class StoreMachine(ModelledStore):
 
 
 @pytest.fixture
-def machine(valkey: ValkeyServer, make_settings: MakeSettings) -> Iterator[type[StoreMachine]]:
-    """The machine with a store that all examples share; each starts with an empty database."""
+def machine(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StoreMachine]]:
+    """The machine with a store that all examples share; each starts with an empty database.
+
+    Its loop stands still between the steps, so nothing may be bound by the time that passes there.
+    """
+    monkeypatch.setattr("prefect_lite_broker.writer.EXCHANGE_SECONDS", 3600.0)
     server = ValkeyServer(appendonly="no")  # its own, because it is emptied
     server.start()
     settings = make_settings(
         redis_url=server.url, max_lost=MAX_LOST, suspect_group_max=GROUP_MAX, max_queue_length=LONGEST,
-        lease_seconds=600,
+        lease_seconds=600, redis_wait_seconds=3600,
     )  # fmt: skip
     loop = asyncio.new_event_loop()
     with server.client() as client:
