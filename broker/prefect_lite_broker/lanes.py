@@ -27,7 +27,7 @@ RUNS_PER_CALL = 100
 BYTES_PER_CALL = 1 << 20
 """Bodies or results in one script call; a larger one goes alone."""
 
-CALLS_PER_TURN = 16
+CALLS_PER_TURN = 4
 """Script calls of one lane in one pipeline, so that no other lane waits long."""
 
 LARGE_BODY = 8192

@@ -1,6 +1,6 @@
 """The group-commit writer of one shard.
 
-Operations collect in lanes while one pipeline is in flight; then everything that has arrived goes out
+Operations collect in lanes while two pipelines are in flight; then everything that has arrived goes out
 together, and everybody is answered. Alone an operation costs one round trip; under load the groups grow
 by themselves. Inside a pipeline the order is: started, finish, retry, release, cancel, submit, claim,
 lookup, log, the rest, so that a claim sees the submits and commits of the same turn.
@@ -45,6 +45,10 @@ EXCHANGE_SECONDS = 10.0
 """A pipeline without its last reply by then: the connection is taken for dead."""
 
 STOPPED = "The store was stopped."
+
+DEPTH = 2
+"""Pipelines in flight: Redis works on one while this process hands on the answers of the last and packs the
+next. With one, the two took turns, and their times added up."""
 
 FULL_SECONDS = 0.1
 """Pause after Redis refused writes because it is full or can't persist."""
@@ -121,6 +125,8 @@ class ShardWriter:
         self._stopped = False
         self._drained: asyncio.Future[None] | None = None
         self._in_flight: deque[Batch] = deque()
+        self._pipelines: deque[int] = deque()  # how many answers are due for each, oldest first
+        self._arrival: asyncio.Future[None] | None = None  # set while the reader has nothing to read
         self._redo: list[Batch] = []  # goes out first, in order, next time
         self._failures = 0
         self._refused_by: ResponseError | None = None  # by a condition that passes
@@ -188,21 +194,92 @@ class ShardWriter:
         """Serve for ever; cancel to stop. The connection is closed on the way out."""
         try:
             while True:
-                if self._connection is None and not await self._connect():
+                connection = self._connection or await self._connect()
+                if connection is None:
                     continue
-                batches = self._collect()
-                if not batches:
-                    if self._drained is not None and not self._drained.done():
-                        self._drained.set_result(None)
-                    self._waiter = asyncio.get_running_loop().create_future()
-                    await self._waiter
-                    continue
-                await self._exchange(batches)
+                try:
+                    await self._serve(connection)
+                except (RedisError, OSError, TimeoutError) as exc:
+                    self.last_error = str(exc) or type(exc).__name__
+                    logger.warning(
+                        "lost the connection to Redis: %s", self.last_error, extra={"action": "reconnect"}
+                    )
+                    await self._drop()
+                    await self._back_off()
         finally:
             self._waiter = None
             self._stopped = True
             await self._drop()
             self.fail_all(STOPPED)
+
+    async def _serve(self, connection: AbstractConnection) -> None:
+        """Send pipelines while another task reads the answers, until the connection fails or is given up.
+
+        Raises:
+            RedisError, OSError, TimeoutError: The connection is of no use any more.
+        """
+        loop = asyncio.get_running_loop()
+        reader = loop.create_task(self._read_answers(connection), name="prefect-lite-redis-reader")
+        reader.add_done_callback(lambda _: self.wake())
+        try:
+            while not reader.done():
+                if self._refused_by is not None:
+                    if not self._pipelines:
+                        refused, self._refused_by = self._refused_by, None
+                        if not await self._recover(connection, refused):
+                            return
+                        continue
+                elif len(self._pipelines) < DEPTH:
+                    batches = self._collect()
+                    if batches:
+                        await self._send(connection, batches)
+                        continue
+                    if not self._pipelines and self._drained is not None and not self._drained.done():
+                        self._drained.set_result(None)
+                self._waiter = loop.create_future()
+                await self._waiter
+            reader.result()
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+            self._waiter = self._arrival = None
+            self._pipelines.clear()
+            # What stays unanswered goes out again first, on the next connection.
+            self._redo += [Batch(lane, ops, True) for lane, ops, _ in self._in_flight]
+            self._in_flight.clear()
+
+    async def _send(self, connection: AbstractConnection, batches: list[Batch]) -> None:
+        """One pipeline."""
+        self.pipelines += 1
+        before = len(self._in_flight)
+        payload = [packed for batch in batches if (packed := self._try_pack(batch))]
+        if not payload:
+            return
+        self._pipelines.append(len(self._in_flight) - before)
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.set_result(None)
+        async with asyncio.timeout(EXCHANGE_SECONDS):
+            await connection.send_packed_command(payload, check_health=False)
+
+    async def _read_answers(self, connection: AbstractConnection) -> None:
+        in_flight, pipelines = self._in_flight, self._pipelines
+        while True:
+            while not pipelines:
+                self._arrival = asyncio.get_running_loop().create_future()
+                await self._arrival
+            async with asyncio.timeout(EXCHANGE_SECONDS):
+                for _ in range(pipelines[0]):
+                    try:
+                        reply = await connection.read_response(disconnect_on_error=False)
+                    except ResponseError as exc:
+                        self._failed(in_flight.popleft(), exc)
+                        continue
+                    self._settle(in_flight.popleft(), reply)
+            pipelines.popleft()
+            if self._refused_by is None:
+                self._failures = 0
+            self.wake()
 
     def fail_all(self, text: str) -> None:
         """Refuse what has a way to be refused. Commits and claims stay unanswered: their owners ask again."""
@@ -215,7 +292,7 @@ class ShardWriter:
             pending, lane.pending = lane.pending, []
             self._refuse(lane, pending, text)
 
-    async def _connect(self) -> bool:
+    async def _connect(self) -> AbstractConnection | None:
         try:
             async with asyncio.timeout(EXCHANGE_SECONDS):
                 connection = await self._dial()
@@ -227,11 +304,11 @@ class ShardWriter:
                 logger.warning("Redis is not reachable: %s", self.last_error, extra={"action": "connect"})
             await self._drop()
             await self._back_off()
-            return False
+            return None
         if self._failures:
             logger.info("Redis is reachable again", extra={"action": "connect"})
         self.connected = True
-        return True
+        return connection
 
     async def _load_scripts(self, connection: AbstractConnection) -> None:
         sources = [script.source for script in SCRIPTS.values()]
@@ -291,37 +368,6 @@ class ShardWriter:
         self._in_flight.append(batch)
         return packed
 
-    async def _exchange(self, batches: list[Batch]) -> None:
-        """One pipeline. What stays unanswered is kept for the next one."""
-        connection = self._connection
-        assert connection is not None
-        in_flight = self._in_flight = deque[Batch]()
-        self.pipelines += 1
-        payload = [packed for batch in batches if (packed := self._try_pack(batch))]
-        try:
-            async with asyncio.timeout(EXCHANGE_SECONDS):
-                await connection.send_packed_command(payload, check_health=False)
-                while in_flight:
-                    try:
-                        reply = await connection.read_response(disconnect_on_error=False)
-                    except ResponseError as exc:
-                        self._failed(in_flight.popleft(), exc)
-                        continue
-                    self._settle(in_flight.popleft(), reply)
-        except (RedisError, OSError, TimeoutError) as exc:
-            self.last_error = str(exc) or type(exc).__name__
-            logger.warning("lost the connection to Redis: %s", self.last_error, extra={"action": "reconnect"})
-            self._redo += [Batch(lane, ops, True) for lane, ops, _ in in_flight]
-            in_flight.clear()
-            await self._drop()
-            await self._back_off()
-            return
-        refused, self._refused_by = self._refused_by, None
-        if refused is not None:
-            await self._recover(refused)
-        else:
-            self._failures = 0
-
     def _settle(self, batch: Batch, reply: Any) -> None:
         lane, ops, repeated = batch
         self.calls += 1
@@ -351,25 +397,26 @@ class ShardWriter:
             logger.critical("Redis refused %s: %s", type(lane).__name__, error)
             lane.give_up(ops, f"Redis refused it: {error}")
 
-    async def _recover(self, error: ResponseError) -> None:
-        """Some calls were refused for a reason that passes; they are in ``_redo``."""
-        connection = self._connection
-        if isinstance(error, NoScriptError) and connection is not None:
-            try:
-                async with asyncio.timeout(EXCHANGE_SECONDS):
-                    await self._load_scripts(connection)
-                return
-            except (RedisError, OSError, TimeoutError) as exc:
-                self.last_error = str(exc) or type(exc).__name__
+    async def _recover(self, connection: AbstractConnection, error: ResponseError) -> bool:
+        """Some calls were refused for a reason that passes; they are in ``_redo``, and nothing is in flight.
+
+        Returns:
+            Whether the connection is still the one to use.
+        """
+        if isinstance(error, NoScriptError):
+            async with asyncio.timeout(EXCHANGE_SECONDS):
+                await self._load_scripts(connection)
+            return True
         if self._failures == 0:
             logger.warning("Redis refuses writes: %s", self.last_error, extra={"action": "wait"})
         if isinstance(error, OutOfMemoryError) or self.last_error.startswith(("OOM", "MISCONF")):
             # Commits and claims still pass, and make room.
             self._failures += 1
             await asyncio.sleep(FULL_SECONDS)
-            return
+            return True
         await self._drop()  # after a failover the address may lead to another server
         await self._back_off()
+        return False
 
 
 def _nobody(reply: SubmitReply | CancelReply) -> None:
