@@ -19,6 +19,7 @@ from prefect_lite.states import Completed, Failed, Pending, Running, State
 
 if TYPE_CHECKING:
     from prefect_lite.protocol.messages import RunState
+    from prefect_lite.waiting import Collector
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
@@ -104,11 +105,12 @@ class PrefectFuture(ABC, Generic[R]):
 class PrefectDistributedFuture(PrefectFuture[R]):
     """A run on a worker; made anew from its id in any process: ``PrefectDistributedFuture(run_id)``."""
 
-    __slots__ = ("_data", "_final")
+    __slots__ = ("_collector", "_data", "_final")
 
     def __init__(self, task_run_id: UUID | str) -> None:
         """Raises: ValueError: ``task_run_id`` is no UUID."""
         self._id = parse_run_id(task_run_id)
+        self._collector: Collector | None = None  # waits for the end already
         self._final: RunState | None = None  # set by the client's loop thread
         self._data: Any = UNDECODED  # what its result holds
 
@@ -117,6 +119,7 @@ class PrefectDistributedFuture(PrefectFuture[R]):
         """The quick way, for ids of 32 hex digits that were made here."""
         future: PrefectDistributedFuture[Any] = object.__new__(cls)
         future._id = run_id
+        future._collector = None
         future._final = None
         future._data = UNDECODED
         return future
@@ -124,6 +127,7 @@ class PrefectDistributedFuture(PrefectFuture[R]):
     def stand_for(self, run_id: str) -> None:
         """Mean another run from now on: the one that an idempotency key turned out to belong to."""
         self._id = run_id
+        self._collector = None
         self._final = None
         self._data = UNDECODED
 
@@ -271,7 +275,7 @@ class PrefectFutureList(list[PrefectFuture[T]]):
             TimeoutError: Not all have ended within ``timeout`` seconds; says why for one of them.
             BaseException: What the first failed run in the list raised.
         """
-        late = wait(self, timeout).not_done
+        late = _wait(self, timeout, decode=True).not_done
         if late:
             raise TimeoutError(f"{len(late)} of {len(self)} runs have not ended. {_why(late, timeout)}")
         return [future.result(raise_on_failure=raise_on_failure) for future in self]
@@ -302,13 +306,18 @@ def wait(futures: Iterable[PrefectFuture[T]], timeout: float | None = None) -> D
         >>> len(done)
         0
     """
-    futures = list(futures)
+    return _wait(list(futures), timeout)
+
+
+def _wait(
+    futures: list[PrefectFuture[T]], timeout: float | None, *, decode: bool = False
+) -> DoneAndNotDoneFutures[T]:
     deadline = None if timeout is None else time.monotonic() + timeout
     distributed, local = _split(futures)
     if distributed:
         from prefect_lite import waiting
 
-        waiting.wait_all(distributed, timeout)
+        waiting.wait_all(distributed, timeout, decode=decode)
     if local:
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         concurrent.futures.wait([future.wrapped_future for future in local], remaining)

@@ -101,9 +101,8 @@ def send(
         args, kwargs = resolve(args, kwargs)
         encoded = _encode(task, prepared, args, kwargs, resolved=True)
     message = _message(task, prepared, encoded or (0, b""), conditions)
-    submission = prepared.runtime.submit((message,))
+    submission, future = _post(prepared.runtime, message)
     open_batch = current_batch.get()
-    future = PrefectDistributedFuture.from_run_id(message.run_id)
     if open_batch is not None:
         open_batch.add(submission, [future])
         return future
@@ -128,14 +127,25 @@ async def asend(
         args, kwargs = await aresolve(args, kwargs)
         encoded = _encode(task, prepared, args, kwargs, resolved=True)
     message = _message(task, prepared, encoded or (0, b""), conditions)
-    submission = prepared.runtime.submit((message,))
+    submission, future = _post(prepared.runtime, message)
     open_batch = current_batch.get()
-    future = PrefectDistributedFuture.from_run_id(message.run_id)
     if open_batch is not None:
         open_batch.add(submission, [future])
         return future
     await submission.wait_async()
     return _accepted(submission, future)
+
+
+def _post(runtime: Runtime, message: Submit) -> tuple[Submission, PrefectDistributedFuture[Any]]:
+    future = PrefectDistributedFuture.from_run_id(message.run_id)
+    if not runtime.waited:
+        return runtime.submit((message,)), future
+    runtime.waited = False
+    from prefect_lite.waiting import Collector
+
+    collector = Collector(runtime, [future], watch=False)
+    future._collector = collector  # pyright: ignore[reportPrivateUsage]
+    return runtime.submit((message._replace(watch=True),), collector), future
 
 
 def send_many(

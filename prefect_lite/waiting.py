@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -32,25 +33,36 @@ class Collector(Latch):
         error: Why nothing more will come, else None.
     """
 
-    __slots__ = ("_each", "_futures", "_runtime", "error")
+    __slots__ = ("_each", "_futures", "_next", "_runtime", "_step", "error")
 
     def __init__(
-        self, runtime: Runtime, futures: Sequence[Future], each: Callable[[Any], object] | None = None
+        self,
+        runtime: Runtime,
+        futures: Sequence[Future],
+        each: Callable[[Any], object] | None = None,
+        *,
+        watch: bool = True,
     ) -> None:
+        """``watch`` False: the SUBMIT of the runs asks for their ends."""
         super().__init__()
+        self._next = ""
+        self._step = Latch()
         self.error: Exception | None = None
         self._runtime = runtime
         self._each = each
         self._futures: dict[str, list[Future]] = {}
         for future in futures:
             self._futures.setdefault(future._id, []).append(future)  # pyright: ignore[reportPrivateUsage]
-        runtime.watch(list(self._futures), self)
+        if watch:
+            runtime.watch(list(self._futures), self)
 
     def ended(self, state: RunState) -> None:
         for future in self._futures.pop(state.run_id, ()):
             future._final = state  # pyright: ignore[reportPrivateUsage]
             if self._each is not None:
                 self._each(future)
+        if state.run_id == self._next:
+            self._step.set()
         if not self._futures:
             self.set()
 
@@ -58,7 +70,17 @@ class Collector(Latch):
         self.error = error
         if self._each is not None:
             self._each(error)
+        self._step.set()
         self.set()
+
+    def wait_for(self, future: Future, timeout: float | None) -> bool:
+        """Block until this one has ended; False when it has not, in ``timeout`` seconds or at all."""
+        step = self._step = Latch()
+        # Named first, looked at second; ``ended`` and ``failed`` do the reverse.
+        self._next = future._id  # pyright: ignore[reportPrivateUsage]
+        if not future.done and self.error is None:
+            step.wait(timeout)
+        return future.done
 
     def stop(self) -> None:
         """No longer interested."""
@@ -76,8 +98,13 @@ def collect(futures: Sequence[Future], each: Callable[[Any], object]) -> Collect
     return Collector(get_runtime(), open_ones, each)
 
 
-def wait_all(futures: Sequence[Future], timeout: float | None) -> bool:
+def wait_all(futures: Sequence[Future], timeout: float | None, *, decode: bool = False) -> bool:
     """Block until all have ended; False when ``timeout`` seconds passed first.
+
+    Args:
+        futures: Of runs anywhere.
+        timeout: Seconds; None waits for ever.
+        decode: Decode results as they come, which would else be done after the last one.
 
     Raises:
         BrokerUnreachable, AuthenticationFailed: Nothing can ever be told.
@@ -85,12 +112,16 @@ def wait_all(futures: Sequence[Future], timeout: float | None) -> bool:
     open_ones = [future for future in futures if not future.done]
     if not open_ones:
         return True
-    collector = Collector(get_runtime(), open_ones)
+    collector = _collector(open_ones)
     lend = _slot_lender()
     if lend is not None:
         lend(1)
     try:
-        ended = collector.wait(timeout)
+        if decode and len(open_ones) > 1:
+            _decode_in_turn(collector, open_ones, timeout)
+            ended = all(future.done for future in open_ones)
+        else:
+            ended = collector.wait(timeout)
     finally:
         if lend is not None:
             lend(-1)
@@ -105,7 +136,7 @@ async def wait_all_async(futures: Sequence[Future], timeout: float | None) -> bo
     open_ones = [future for future in futures if not future.done]
     if not open_ones:
         return True
-    collector = Collector(get_runtime(), open_ones)
+    collector = _collector(open_ones)
     lend = _slot_lender()
     if lend is not None:
         lend(1)
@@ -118,6 +149,32 @@ async def wait_all_async(futures: Sequence[Future], timeout: float | None) -> bo
     if collector.error is not None:
         raise collector.error
     return ended
+
+
+def _collector(futures: Sequence[Future]) -> Collector:
+    runtime = get_runtime()
+    if len(futures) == 1:
+        runtime.waited = True
+        ready = futures[0]._collector  # pyright: ignore[reportPrivateUsage]
+        if ready is not None:
+            futures[0]._collector = None  # pyright: ignore[reportPrivateUsage]
+            return ready
+    return Collector(runtime, futures)
+
+
+def _decode_in_turn(collector: Collector, futures: Sequence[Future], timeout: float | None) -> None:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for future in futures:
+        if not future.done:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not collector.wait_for(future, remaining):
+                return
+        record = future._final  # pyright: ignore[reportPrivateUsage]
+        if record is not None and record.type == StateType.COMPLETED:
+            try:
+                _data(future, record)
+            except SerializationError:
+                continue  # raised again when this result is asked for
 
 
 def _slot_lender() -> Callable[[int], None] | None:

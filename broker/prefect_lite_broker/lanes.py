@@ -133,6 +133,7 @@ class SubmitLane(Lane[SubmitOp]):
                 max_lost,
                 _,
                 tags,
+                _,
             ) = msg
             if (
                 countdown > 0

@@ -95,9 +95,11 @@ class Outgoing:
         else:
             hub.watches.surprise(run_id)
             if reply.status != "exists":
+                hub.watches.unwatch(self, (run_id,))
                 self.send(Refused(run_id, reply.status, reply.text, reply.retry_after_seconds))
                 return
             if reply.existing_id and reply.existing_id != run_id:
+                hub.watches.unwatch(self, (run_id,))
                 self.aliases.append([run_id, reply.existing_id])
             else:
                 self.accepted.append(run_id)
@@ -142,6 +144,8 @@ def submit(peer: Peer, msg: Submit) -> None:
             peer.checking += 1
             hub.spawn(_notice(peer, key), "Looking up who serves a key")
     hub.watches.expect(msg.run_id)
+    if msg.watch and len(peer.watched) < MAX_WATCHES:
+        hub.watches.register(peer, msg.run_id)
     hub.store.submit(msg, peer.submitted)
     if msg.expires_seconds > 0:
         hub.delayed(msg.expires_seconds)

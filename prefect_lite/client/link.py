@@ -90,6 +90,8 @@ class Link:
                 self._twins.setdefault(run_id, []).append((message, submission))
                 continue
             pending[run_id] = submission
+            if message.watch and submission.listener is not None:
+                self._listen(run_id, submission.listener)
             try:
                 send(message)
             except ProtocolError as exc:
@@ -100,9 +102,12 @@ class Link:
         self._connect()
         run_ids = list(run_ids)
         for run_id in run_ids:
-            self._listeners.setdefault(run_id, []).append(listener)
+            self._listen(run_id, listener)
         self._session.watch(run_ids)
         self._flush()
+
+    def _listen(self, run_id: str, listener: Listener) -> None:
+        self._listeners.setdefault(run_id, []).append(listener)
         if self._refresher is None:
             self._refresher = self._loop.call_later(self._settings.watch_refresh_seconds, self._refresh)
 
@@ -227,6 +232,8 @@ class Link:
         submission = self._pending.get(message.run_id)
         if submission is not None:
             submission.errors[message.run_id] = refusal(message)
+            if submission.listener is not None:
+                self._listeners.pop(message.run_id, None)
             self._settle(message.run_id)
 
     def _ended(self, state: RunState) -> None:

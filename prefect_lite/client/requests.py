@@ -37,12 +37,14 @@ class Submission(Latch):
         since: When they were handed over (monotonic seconds).
         errors: Refusals by run id.
         aliases: Ids of existing runs, by the id that was asked for (same idempotency key).
+        listener: Told of the ends of the runs that are sent with ``watch``.
     """
 
-    __slots__ = ("aliases", "errors", "remaining", "since", "total")
+    __slots__ = ("aliases", "errors", "listener", "remaining", "since", "total")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, listener: Listener | None = None) -> None:
         super().__init__()
+        self.listener = listener
         self.total = count
         self.remaining = count
         self.since = time.monotonic()

@@ -33,12 +33,15 @@ class Runtime:
         settings: As they were when it started.
         keyring: Signs and verifies payloads.
         namespace: Of all its runs.
+        waited: Somebody waited for a single run since the last ``delay()``. Who does that is likely to wait
+            for the next one too, whose SUBMIT then asks for its end at once.
     """
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         self.settings = settings
         self.keyring = keyring
         self.namespace = settings.namespace
+        self.waited = False
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._scheduled = False
         self._loop = _new_loop()
@@ -48,9 +51,14 @@ class Runtime:
 
     # -- from any thread --------------------------------------------------------------------------
 
-    def submit(self, submits: Sequence[Submit]) -> Submission:
-        """Send runs. The returned latch is set when each is durable or refused."""
-        submission = Submission(len(submits))
+    def submit(self, submits: Sequence[Submit], listener: Listener | None = None) -> Submission:
+        """Send runs. The returned latch is set when each is durable or refused.
+
+        Args:
+            submits: The runs.
+            listener: As for ``watch``, of the runs whose SUBMIT says ``watch``.
+        """
+        submission = Submission(len(submits), listener)
         self._post(self._link.submit, submits, submission)
         return submission
 

@@ -143,7 +143,7 @@ def _welcome(msg: m.Welcome) -> None:
 
 
 def _submit(msg: m.Submit) -> None:
-    run_id, key, _, print_, name, countdown, expires, priority, idempotency, ttl, lost, parents, tags = msg
+    run_id, key, _, print_, name, countdown, expires, priority, idempotency, ttl, lost, parents, tags, _ = msg
     check_run_id(run_id)
     check_task_key(key)
     if not (0 <= countdown <= MAX_SECONDS and 0 <= expires <= MAX_SECONDS and 0 <= ttl <= MAX_SECONDS):

@@ -66,6 +66,7 @@ class Submit(NamedTuple):
     max_lost: int = -1  # -1: the broker's default
     parents: list[str] = []  # noqa: RUF012  # run ids this run waits for
     tags: list[str] = []  # noqa: RUF012
+    watch: bool = False  # the sender waits for the end: as if a WATCH followed ACCEPTED
 
 
 class Accepted(NamedTuple):

@@ -160,6 +160,8 @@ class PeerSession(Session):
         if problem is not None:
             raise ProtocolError("payload_too_large", problem)
         self._submits[message.run_id] = message
+        if message.watch:
+            self._watches.add(message.run_id)
         if self.welcomed:
             super().send(message)
 
@@ -312,14 +314,27 @@ class PeerSession(Session):
 
     def _on_accepted(self, message: m.Accepted, out: list[Message]) -> None:
         pop = self._submits.pop
-        run_ids = [run_id for run_id in message.run_ids if pop(run_id, None) is not None]
+        watched = self._watches
+        run_ids: list[str] = []
+        unwatched: list[str] = []  # the SUBMIT did not ask for it, or for a run that is now another one
+        for run_id in message.run_ids:
+            submit = pop(run_id, None)
+            if submit is not None:
+                run_ids.append(run_id)
+                if run_id in watched and not submit.watch:
+                    unwatched.append(run_id)
         news = set(run_ids) if message.aliases else set[str]()
-        aliases = [pair for pair in message.aliases if pop(pair[0], None) is not None or pair[0] in news]
+        aliases: list[list[str]] = []
+        for pair in message.aliases:
+            submit = pop(pair[0], None)
+            if submit is not None or pair[0] in news:
+                aliases.append(pair)
+                if pair[0] in watched:
+                    unwatched.append(pair[0])
         if run_ids or aliases or message.notices:
             out.append(m.Accepted(run_ids, aliases, message.notices))
-        if self._watches:
-            asked = [*run_ids, *(pair[0] for pair in aliases)]
-            self._send_watches([run_id for run_id in asked if run_id in self._watches])
+        if unwatched:
+            self._send_watches(unwatched)
 
     def _on_refused(self, message: m.Refused, out: list[Message]) -> None:
         if self._submits.pop(message.run_id, None) is not None:

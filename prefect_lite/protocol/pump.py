@@ -1,10 +1,11 @@
 """Moves frames between a session and a websocket; the only file of the protocol that does I/O.
 
 Reading never stops: the websockets library lets a connection die whose handler stops calling ``recv``, so
-back-pressure is made by credit and by REFUSED. A frame is handled in the callback in which its bytes arrived;
-going through ``recv`` would wake a task one turn of the loop later, five times on the way of a run. Writing is synchronous as long as the transport takes it;
-only when its buffer is full a task waits for room, with a deadline per frame, because neither ``ping`` nor
-the library's keepalive notices a peer that has stopped reading.
+back-pressure is made by credit and by REFUSED. A frame is handled in the callback in which its bytes
+arrived; going through ``recv`` would wake a task one turn of the loop later, five times on the way of a run.
+Writing is synchronous as long as the transport takes it; only when its buffer is full a task waits for room,
+with a deadline per frame, because neither ``ping`` nor the library's keepalive notices a peer that has
+stopped reading.
 """
 
 from __future__ import annotations
@@ -103,10 +104,12 @@ class Pump:
         """Frames come through ``_process_event`` now; only a fragmented one still comes through ``recv``."""
         while not self._session.closed and self._raised is None:
             reading = self._loop.create_task(self._ws.recv(decode=False))
-            await asyncio.wait((reading, self._done), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
+            reading.add_done_callback(_look_at)
+            try:
+                await asyncio.wait((reading, self._done), return_when=asyncio.FIRST_COMPLETED)
+            finally:
                 reading.cancel()
-                await asyncio.wait([reading])
+            if not reading.done():
                 return
             try:
                 self._receive(reading.result())
@@ -213,3 +216,9 @@ class Pump:
             self._failed = True
             if self._on_error is not None:
                 self._on_error(problem)
+
+
+def _look_at(reading: asyncio.Task[Any]) -> None:
+    """The end of a connection is no news to us, and asyncio would complain that nobody looked at it."""
+    if not reading.cancelled():
+        reading.exception()

@@ -76,7 +76,7 @@ class Reporter:
         if isinstance(message, Retry):
             text += f" again in {duration(message.after_seconds)}"
         if outcome.message:
-            text += f": {outcome.message.splitlines()[0][:300]}"
+            text += f": {sendable(outcome.message.splitlines()[0], 300)}"
         return text
 
     def _now(self) -> str:
