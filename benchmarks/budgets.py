@@ -114,6 +114,9 @@ def deployment(limit: int) -> Any:
     try:
         yield directory / "run"
     finally:
+        from prefect_lite.client.runtime import close_runtime
+
+        close_runtime()
         worker.terminate()
         worker.wait(timeout=40)
         subprocess.run([sys.executable, "-m", "prefect_lite.cli", "broker", "stop"], env=environ, check=False)

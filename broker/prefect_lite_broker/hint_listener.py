@@ -84,14 +84,19 @@ class HintListener:
 
     async def _listen(self, connection: AbstractConnection) -> None:
         silent = 0
+        check_at = 0.0
+        clock = asyncio.get_running_loop().time
         while True:
+            # By the clock, not by silence: a broker that is alone hears its own hints all the time.
+            if clock() >= check_at:
+                await self._check_peers()
+                check_at = clock() + CHECK_SECONDS
             message: Any = await connection.read_response(timeout=CHECK_SECONDS)
             if message is None:
                 silent += 1
                 if silent > SILENT_CHECKS:
                     raise TimeoutError("no answer on the hint connection")
                 await connection.send_command("PING", check_health=False)
-                await self._check_peers()
                 continue
             silent = 0
             if message[0] == b"message":
