@@ -53,6 +53,21 @@ class Hub:
         self.started_at = time.time()
         self.empty_since = self.loop.time()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._to_flush: list[Peer] = []
+        # At once, not at the end of the turn: it is what clients and workers wait for.
+        store.on_settled = self.flush_peers
+
+    def flush_soon(self, peer: Peer) -> None:
+        """Have a peer's outbox flushed when the store has answered a pipeline, or this turn ends."""
+        if not self._to_flush:
+            self.loop.call_soon(self.flush_peers)
+        self._to_flush.append(peer)
+
+    def flush_peers(self) -> None:
+        """Flush whoever asked for it."""
+        peers, self._to_flush = self._to_flush, []
+        for peer in peers:
+            peer.flush()
 
     def shard_of(self, run_id: str) -> int:
         """The shard that holds a run: the low 12 bits of its id decide."""

@@ -131,7 +131,7 @@ class Peer(Outgoing):
         """Send what is waiting, then close; the socket is cut if the peer doesn't play along."""
         if not self.closing:
             self.closing = True
-            self._flush()
+            self.flush()
             self.hub.spawn(self._close(code, reason), "Closing a connection")
 
     async def _close(self, code: int, reason: str) -> None:
@@ -330,9 +330,10 @@ class Peer(Outgoing):
         """Flush once at the end of this turn of the loop."""
         if not self._scheduled and not self.gone:
             self._scheduled = True
-            self.hub.loop.call_soon(self._flush)
+            self.hub.flush_soon(self)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what waits, as far as the peer takes it."""
         self._scheduled = False
         if self.gone:
             return

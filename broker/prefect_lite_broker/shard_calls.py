@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from prefect_lite.exceptions import ConfigurationError
@@ -17,6 +18,10 @@ from .writer import ShardWriter
 
 def to_ms(seconds: float) -> int:
     return max(0, round(seconds * 1000))
+
+
+def _nothing() -> None:
+    """Until there is somebody to tell."""
 
 
 class ShardCalls:
@@ -45,7 +50,13 @@ class ShardCalls:
             raise ConfigurationError(f"PREFECT_LITE_REDIS_URL: {exc}.") from None
         self.prefixes = [keys.prefix(settings.namespace, shard) for shard in range(self.shards)]
         wait = settings.redis_wait_seconds
-        self.writers = [ShardWriter(self.dial, prefix, terms, wait) for prefix in self.prefixes]
+        self.on_settled: Callable[[], None] = _nothing
+        self.writers = [
+            ShardWriter(self.dial, prefix, terms, wait, self._settled) for prefix in self.prefixes
+        ]
+
+    def _settled(self) -> None:
+        self.on_settled()
 
     def shard_of(self, run_id: str) -> int:
         return keys.shard_of(run_id, self.shards)

@@ -95,6 +95,7 @@ class Store(Protocol):
     """See the module docstring; ``shards`` is the number of shards."""
 
     shards: int
+    on_settled: Callable[[], None]  # called after the answers of each pipeline; the owner sets it
 
     # -- hot path ---------------------------------------------------------------------------------
     def submit(self, msg: Submit, done: Callable[[SubmitReply], None]) -> None: ...

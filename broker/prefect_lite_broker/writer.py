@@ -88,9 +88,18 @@ class ShardWriter:
         prefix: Start of the shard's keys.
         terms: Settings the scripts need.
         wait_seconds: Submits and rare calls that Redis has not answered by then are refused.
+        settled: Called after the answers of each pipeline have been handed on.
     """
 
-    def __init__(self, dial: Dial, prefix: bytes, terms: Terms, wait_seconds: float) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        prefix: bytes,
+        terms: Terms,
+        wait_seconds: float,
+        settled: Callable[[], None],
+    ) -> None:
+        self._settled = settled
         self._dial = dial
         self._prefix = prefix
         self._wait_seconds = wait_seconds
@@ -277,6 +286,7 @@ class ShardWriter:
                         continue
                     self._settle(in_flight.popleft(), reply)
             pipelines.popleft()
+            self._settled()
             if self._refused_by is None:
                 self._failures = 0
             self.wake()
