@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextvars import Token
 from types import TracebackType
@@ -19,7 +20,8 @@ class batch:
     covers the calls of its own thread or coroutine, and works with ``with`` and ``async with``.
 
     Raises:
-        BatchError: On leaving: some runs were refused; its ``errors`` says which and why. The others run.
+        BatchError: On leaving: some runs were refused; its ``errors`` says which and why. The others run,
+            and are its ``futures``.
 
     Example:
         with batch():
@@ -29,17 +31,30 @@ class batch:
     def __init__(self) -> None:
         self._submissions: list[Submission] = []
         self._futures: dict[str, PrefectDistributedFuture[Any]] = {}
-        self._total = 0
         self._token: Token[batch | None] | None = None
+        self._open = False
+        self._lock = threading.Lock()
 
-    def add(self, submission: Submission, futures: Sequence[PrefectDistributedFuture[Any]]) -> None:
-        """Take part in the wait: called for each run sent inside the block."""
-        self._submissions.append(submission)
-        self._total += submission.total
-        for future in futures:
-            self._futures[future.task_run_id.hex] = future
+    def add(self, submission: Submission, futures: Sequence[PrefectDistributedFuture[Any]]) -> bool:
+        """Take part in the wait: called for each run sent inside the block.
+
+        Args:
+            submission: The runs on their way.
+            futures: Of the same runs.
+
+        Returns:
+            False when the block has been left: threads and coroutines started inside it may outlive it.
+        """
+        with self._lock:
+            if not self._open:
+                return False
+            self._submissions.append(submission)
+            for future in futures:
+                self._futures[future._id] = future  # pyright: ignore[reportPrivateUsage]
+        return True
 
     def __enter__(self) -> Self:
+        self._open = True
         self._token = current_batch.set(self)
         return self
 
@@ -63,6 +78,8 @@ class batch:
         self._finish(error)
 
     def _leave(self) -> None:
+        with self._lock:
+            self._open = False
         if self._token is not None:
             current_batch.reset(self._token)
             self._token = None
@@ -70,9 +87,9 @@ class batch:
     def _finish(self, error: BaseException | None) -> None:
         submissions, self._submissions = self._submissions, []
         futures, self._futures = self._futures, {}
-        total, self._total = self._total, 0
         for submission in submissions:
             for asked, existing in submission.aliases.items():
-                futures[asked].stand_for(existing)
+                if asked in futures:  # else it knew already when it came here
+                    futures[asked].stand_for(existing)
         if error is None:  # the block's own exception says more
-            raise_refusals(submissions, total)
+            raise_refusals(submissions, futures.values())

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect_lite.exceptions import ParameterBindError, ReservedArgumentError
 
-RESERVED = ("return_state", "wait_for")
+RESERVED = ("deferred", "return_state", "wait_for")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

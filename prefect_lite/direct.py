@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from prefect_lite.alarms import ALARMS
 from prefect_lite.context import TaskRun, TaskRunContext, enter_run, leave_run
 from prefect_lite.engine import TIMEOUT, Outcome, drive_async, drive_sync
-from prefect_lite.interrupts import Permits, RunInterrupted
+from prefect_lite.interrupts import PERMITS, RunInterrupted
 from prefect_lite.run_ids import new_run_id
 
 if TYPE_CHECKING:
     from prefect_lite.tasks import Task
 
-_permits = Permits()
-
 
 class ThreadControl:
-    """Timeout of a function that runs in the calling thread: a timer raises in it."""
+    """Timeout of a function that runs in the calling thread: an alarm raises in it."""
 
     outermost = False
 
     def __init__(self, timeout_seconds: float | None) -> None:
         self._timeout = timeout_seconds
-        self._timer: threading.Timer | None = None
+        self._attempt: object = None
 
     def begin(self, attempt: int) -> None:
         if self._timeout is None:
             return
-        self._timer = threading.Timer(self._timeout, _permits.interrupt, (self,))
-        self._timer.daemon = True
-        self._timer.name = "prefect-lite-timeout"
-        _permits.grant(self)
-        self._timer.start()
+        # A permit for each attempt: the alarm of the last one must not hit this one.
+        self._attempt = object()
+        PERMITS.grant(self._attempt)
+        ALARMS.set(self._timeout, self._attempt)
 
     def end(self) -> str | None:
         if self._timeout is None:
             return None
-        interrupted = _permits.withdraw(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        return TIMEOUT if interrupted else None
+        return TIMEOUT if PERMITS.withdraw(self._attempt) else None
 
     def stop_reason(self) -> str | None:
         return None
@@ -86,7 +80,11 @@ class CoroutineControl:
 
 
 def _context(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskRunContext:
-    return TaskRunContext(task, task.options, TaskRun(new_run_id(), task.key, task.name), args, kwargs)
+    enclosing = TaskRunContext.get()
+    record = TaskRun(new_run_id(), task.key, task.name, version=task.options.version)
+    # Inside a run of a worker it is a part of that one: same log, same slot.
+    lease = enclosing.lease if enclosing is not None else None
+    return TaskRunContext(task, task.options, record, args, kwargs, lease)
 
 
 def _value(outcome: Outcome) -> Any:

@@ -7,7 +7,7 @@ place; a retry with a delay is handed back to the caller, who sleeps (direct cal
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,13 +17,16 @@ from prefect_lite.exceptions import CancelledRun, CrashedRun, TaskRunTimeoutErro
 from prefect_lite.hooks import Hooks, acall_hooks, call_hooks
 from prefect_lite.interrupts import RunInterrupted
 from prefect_lite.logging.prints import prints_to_log
+from prefect_lite.own_loop import run_in_own_loop
+from prefect_lite.run_names import given_name
 from prefect_lite.states import Retrying, Running, State, StateType
 
 if TYPE_CHECKING:
     from prefect_lite.tasks import Task
 
-TIMEOUT, CANCEL, GIVE_UP = "timeout", "cancel", "give up"
-"""Why an attempt was stopped from outside: its deadline, a request, or the end of its lease or worker."""
+TIMEOUT, CANCEL, GIVE_UP, HAND_BACK = "timeout", "cancel", "give up", "hand back"
+"""Why an attempt was stopped from outside: its deadline, a request, the end of its lease or worker, or (for
+coroutines) the end of the program's event loop while the lease is still held."""
 
 
 class Outcome(NamedTuple):
@@ -124,7 +127,8 @@ def _after(context: TaskRunContext, outcome: Outcome) -> Outcome:
     return outcome if retry is None else outcome._replace(kind="retry", after_seconds=retry.after_seconds)
 
 
-def _retryable(context: TaskRunContext, outcome: Outcome) -> bool:
+def may_retry(context: TaskRunContext, outcome: Outcome) -> bool:
+    """Whether this is a failure that has a retry left, if the condition agrees."""
     return (
         outcome.kind in ("failed", "timed_out")
         and context.options.retries >= context.task_run.run_count
@@ -171,6 +175,8 @@ def drive_sync(context: TaskRunContext, control: Control) -> Outcome:
         BaseException: Only what is no ``Exception``, and only when the control is not outermost.
     """
     options, run, function = context.options, context.task_run, context.task.fn
+    if options.task_run_name is not None:
+        run.given_name = given_name(context)
     prints = prints_to_log(context) if options.log_prints else nullcontext()
     with prints:
         while True:
@@ -186,11 +192,11 @@ def drive_sync(context: TaskRunContext, control: Control) -> Outcome:
                     error = exc
                 reason = control.end()
             except RunInterrupted:
-                # It landed between the lines above. There is one per attempt, so this call is undisturbed.
+                # It landed between the lines above.
                 reason = control.end()
-            outcome = _conclude(context, control, value, error, reason)
-            if outcome.kind != "completed" and _retryable(context, outcome):
-                outcome = _ask_sync(context, outcome)
+                if reason is None:
+                    raise  # meant for the run that this one is called by
+            outcome = retried(context, _conclude(context, control, value, error, reason))
             if outcome.kind == "retry" and outcome.after_seconds <= 0 and control.stop_reason() is None:
                 run.run_count += 1
                 continue
@@ -203,6 +209,8 @@ def drive_sync(context: TaskRunContext, control: Control) -> Outcome:
 async def drive_async(context: TaskRunContext, control: Control) -> Outcome:
     """The same for a coroutine function."""
     options, run, function = context.options, context.task_run, context.task.fn
+    if options.task_run_name is not None:
+        run.given_name = given_name(context)
     prints = prints_to_log(context) if options.log_prints else nullcontext()
     with prints:
         while True:
@@ -216,7 +224,7 @@ async def drive_async(context: TaskRunContext, control: Control) -> Outcome:
             except BaseException as exc:
                 error = exc
             outcome = _conclude(context, control, value, error, control.end())
-            if outcome.kind != "completed" and _retryable(context, outcome):
+            if outcome.kind != "completed" and may_retry(context, outcome):
                 outcome = await _ask_async(context, outcome)
             if outcome.kind == "retry" and outcome.after_seconds <= 0 and control.stop_reason() is None:
                 run.run_count += 1
@@ -230,6 +238,8 @@ async def drive_async(context: TaskRunContext, control: Control) -> Outcome:
 def _conclude(
     context: TaskRunContext, control: Control, value: Any, error: BaseException | None, reason: str | None
 ) -> Outcome:
+    if reason == HAND_BACK and not isinstance(error, asyncio.CancelledError):
+        reason = None  # it has ended all the same
     if reason is not None:
         return stopped_outcome(context.task_run.task_name, reason, context.options.timeout_seconds)
     if error is None:
@@ -243,14 +253,18 @@ def _running(attempt: int) -> State[Any]:
     return Running() if attempt == 1 else Retrying()
 
 
-def _ask_sync(context: TaskRunContext, outcome: Outcome) -> Outcome:
+def retried(context: TaskRunContext, outcome: Outcome) -> Outcome:
+    """The outcome, or a retry instead of a failure that has one left. May call the user's condition.
+
+    The coroutine driver has a version of its own, which awaits the condition.
+    """
+    if outcome.kind == "completed" or not may_retry(context, outcome):
+        return outcome
     condition = context.options.retry_condition_fn
     if condition is not None:
         answer = retries.ask_condition(condition, context.task, context.task_run, state_of(outcome))
         if not isinstance(answer, retries.Condition):
-            import asyncio
-
-            answer = asyncio.run(_awaited(answer))
+            answer = run_in_own_loop(retries.await_condition(answer))
         if not answer.retry:
             return _refused(outcome, answer)
     return _after(context, outcome)
@@ -265,10 +279,6 @@ async def _ask_async(context: TaskRunContext, outcome: Outcome) -> Outcome:
         if not answer.retry:
             return _refused(outcome, answer)
     return _after(context, outcome)
-
-
-async def _awaited(answer: Awaitable[Any]) -> retries.Condition:
-    return await retries.await_condition(answer)
 
 
 def call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@
     │   │   └── EnvelopeRejected ... unsigned, altered or meant for something else
     │   ├── RunExpired ............. no record of this run is left
     │   ├── DuplicateTaskKey
+    │   ├── WorkerStuck ............ too many threads of a worker are stuck in code that does not let go
     │   ├── BatchError ............. several runs of a batch were refused
     │   └── RemoteError ............ stands for an exception that could not be rebuilt here
     ├── MissingResult, UnfinishedRun
@@ -34,6 +35,11 @@
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_lite.futures import PrefectFuture, PrefectFutureList
 
 
 class PrefectException(Exception):
@@ -124,16 +130,27 @@ class DuplicateTaskKey(PrefectLiteError, ValueError):
     """Two different tasks with one key can't be served together."""
 
 
+class WorkerStuck(PrefectLiteError):
+    """Too many threads of a worker are stuck in code that does not let go; only the process's end frees them.
+
+    Raised where the process is not the worker's to end: by ``aserve``, and by ``serve`` off the main thread.
+    """
+
+
 class BatchError(PrefectLiteError):
     """Some runs of a batch were refused.
 
     Attributes:
         errors: The refusals, by run id (32 hex digits).
+        futures: Of the runs that were accepted, in the order of the calls.
     """
 
-    def __init__(self, text: str, errors: dict[str, Exception]) -> None:
+    def __init__(
+        self, text: str, errors: dict[str, Exception], futures: PrefectFutureList[Any] | None = None
+    ) -> None:
         super().__init__(text)
         self.errors = errors
+        self.futures: list[PrefectFuture[Any]] = [] if futures is None else futures
 
 
 class RemoteError(PrefectLiteError):
@@ -199,7 +216,7 @@ class MissingContextError(PrefectException, RuntimeError):
 
 
 class ParameterTypeError(PrefectException):
-    """An argument does not fit its annotation."""
+    """An argument does not fit its annotation, or holds futures where they can't be replaced."""
 
 
 class SignatureMismatchError(PrefectException, TypeError):

@@ -105,20 +105,22 @@ class PrefectFuture(ABC, Generic[R]):
 class PrefectDistributedFuture(PrefectFuture[R]):
     """A run on a worker; made anew from its id in any process: ``PrefectDistributedFuture(run_id)``."""
 
-    __slots__ = ("_collector", "_data", "_final")
+    __slots__ = ("_collector", "_data", "_final", "_key")
 
     def __init__(self, task_run_id: UUID | str) -> None:
         """Raises: ValueError: ``task_run_id`` is no UUID."""
         self._id = parse_run_id(task_run_id)
+        self._key = ""  # of its task; "" when not known
         self._collector: Collector | None = None  # waits for the end already
         self._final: RunState | None = None  # set by the client's loop thread
         self._data: Any = UNDECODED  # what its result holds
 
     @classmethod
-    def from_run_id(cls, run_id: str) -> PrefectDistributedFuture[Any]:
+    def from_run_id(cls, run_id: str, task_key: str) -> PrefectDistributedFuture[Any]:
         """The quick way, for ids of 32 hex digits that were made here."""
         future: PrefectDistributedFuture[Any] = object.__new__(cls)
         future._id = run_id
+        future._key = task_key
         future._collector = None
         future._final = None
         future._data = UNDECODED
@@ -126,6 +128,8 @@ class PrefectDistributedFuture(PrefectFuture[R]):
 
     def stand_for(self, run_id: str) -> None:
         """Mean another run from now on: the one that an idempotency key turned out to belong to."""
+        if run_id == self._id:
+            return
         self._id = run_id
         self._collector = None
         self._final = None
@@ -234,9 +238,12 @@ class PrefectConcurrentFuture(PrefectFuture[R]):
         concurrent.futures.wait([self._wrapped], timeout)
 
     async def wait_async(self, timeout: float | None = None) -> None:
-        import asyncio
+        from prefect_lite.client.latch import Latch
 
-        await asyncio.wait([asyncio.wrap_future(self._wrapped)], timeout=timeout)
+        # asyncio.wrap_future() would copy the exception, and complain when nobody looks at the copy.
+        ended = Latch()
+        self._wrapped.add_done_callback(lambda _: ended.set())
+        await ended.wait_async(timeout)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
         self.wait(timeout)
@@ -368,13 +375,8 @@ async def _wait_async(futures: list[PrefectFuture[T]], timeout: float | None) ->
         from prefect_lite import waiting
 
         await waiting.wait_all_async(distributed, timeout)
-    if local:
-        import asyncio
-
-        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        await asyncio.wait(
-            [asyncio.wrap_future(future.wrapped_future) for future in local], timeout=remaining
-        )
+    for future in local:
+        await future.wait_async(None if deadline is None else max(0.0, deadline - time.monotonic()))
     return {future for future in futures if not future.done}
 
 

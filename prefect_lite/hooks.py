@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect_lite.logging import get_run_logger
+from prefect_lite.own_loop import run_in_own_loop
 
 Hooks = Sequence[Callable[..., Any]]
 
@@ -18,8 +19,8 @@ def call_hooks(hooks: Hooks, task: Any, run: Any, state: Any) -> None:
         try:
             answer = hook(task, run, state)
             if inspect.isawaitable(answer):
-                asyncio.run(_wait(answer))
-        except Exception:
+                run_in_own_loop(answer)
+        except (Exception, SystemExit, asyncio.CancelledError):
             _log_failure(hook)
 
 
@@ -30,12 +31,13 @@ async def acall_hooks(hooks: Hooks, task: Any, run: Any, state: Any) -> None:
             answer = hook(task, run, state)
             if inspect.isawaitable(answer):
                 await answer
-        except Exception:
+        except (Exception, SystemExit):
             _log_failure(hook)
-
-
-async def _wait(answer: Any) -> Any:
-    return await answer
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise  # it is this coroutine that was cancelled, not something the hook waited for
+            _log_failure(hook)
 
 
 def _log_failure(hook: Callable[..., Any]) -> None:

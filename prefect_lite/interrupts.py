@@ -32,46 +32,86 @@ class RunInterrupted(BaseException):
 
 
 class Permits:
-    """Which work may be interrupted, and in which thread. Safe to use from any thread."""
+    """Which work may be interrupted, and in which thread. Safe to use from any thread.
+
+    A thread may be in several pieces of work, one inside the other (a task that calls a task). They have to
+    share one object (``PERMITS``): CPython keeps one pending exception per thread, so an inner interruption
+    can swallow that of the work around it, which is then raised anew.
+    """
 
     def __init__(self) -> None:
         self._threads: dict[Any, int] = {}
-        self._sent: set[Any] = set()
+        self._claims: dict[Any, int] = {}
+        self._sent: dict[Any, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._threads)
+
+    def __contains__(self, work: object) -> bool:
+        """Whether ``work`` may be interrupted now."""
+        return work in self._threads
 
     def grant(self, work: Any) -> None:
         """The calling thread begins ``work`` (any hashable that is unique among all work)."""
         self._threads[work] = threading.get_ident()
 
     def interrupt(self, work: Any) -> bool:
-        """Raise ``RunInterrupted`` in the thread that does ``work``.
+        """Raise ``RunInterrupted`` in the thread that does ``work``. One thread at a time for one work.
 
         Returns:
             False when that work is not running, has ended, or was interrupted before.
         """
-        thread = self._threads.pop(work, None)
+        thread = self._threads.get(work)
         if thread is None:
             return False
-        _set_async_exc(thread, RunInterrupted)
-        self._sent.add(work)
-        return True
+        # Claimed before the permit is taken, so that ``_settle`` can tell who took it.
+        self._claims[work] = thread
+        taken = self._threads.pop(work, None) is not None
+        if taken:
+            _set_async_exc(thread, RunInterrupted)
+            self._sent[work] = thread
+        self._claims.pop(work, None)
+        return taken
 
     def withdraw(self, work: Any) -> bool:
         """The calling thread has ended ``work``; afterwards no interruption of it can arrive any more.
 
         Returns:
             Whether the work had been interrupted.
+
+        Raises:
+            RunInterrupted: Work around this one was interrupted meanwhile. This one is settled: asked again,
+                the answer is False.
         """
         try:
             return self._settle(work)
         except RunInterrupted:
-            # It landed inside ``_settle``; there is only one per permit, so the second pass is undisturbed.
-            return self._settle(work)
+            # It landed inside ``_settle``, which may be repeated at any point.
+            if self._settle(work):
+                return True
+            raise
 
     def _settle(self, work: Any) -> bool:
         if self._threads.pop(work, None) is not None:
             return False
-        while work not in self._sent:
+        while True:
+            # Looked at in this order: the interrupter sends before it drops its claim.
+            claimed = work in self._claims
+            if work in self._sent:
+                break
+            if not claimed:
+                return False  # settled before, or never granted
             time.sleep(_WAIT_STEP_SECONDS)
-        _clear_async_exc(threading.get_ident(), None)
-        self._sent.discard(work)
+        thread = threading.get_ident()
+        _clear_async_exc(thread, None)
+        # The exception of the work around this one may just have been cleared, or taken for ours.
+        while thread in self._claims.values():
+            time.sleep(_WAIT_STEP_SECONDS)
+        self._sent.pop(work, None)
+        if thread in self._sent.values():
+            _set_async_exc(thread, RunInterrupted)
         return True
+
+
+PERMITS = Permits()
+"""Those of this process."""

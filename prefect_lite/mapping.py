@@ -34,7 +34,7 @@ def map_task(
         from prefect_lite.submission import send_many
         from prefect_lite.upstreams import wait_all
 
-        wait_all(wait_for or ())
+        wait_all((wait_for,))
         futures = send_many(task, calls)
     if return_state:
         futures.wait()

@@ -1,9 +1,11 @@
 """Exceptions across processes: the original type where it can be rebuilt, always with the remote traceback.
 
-A description is a plain list ``[version, module, qualified name, message, traceback text, form, data]``.
+A description is a plain list
+``[version, module, qualified name, message, traceback text, form, data, fields]``.
 ``form`` says what ``data`` is: nothing, the arguments of a builtin exception, a pickle of the exception, or a
 pickle of its class, arguments and attributes (for classes whose ``__init__`` takes something else than
-``args``: those pickle well and fail when loaded).
+``args``: those pickle well and fail when loaded). ``fields`` are attributes that are neither in ``args`` nor
+in ``__dict__``, by name.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ from prefect_lite.serializers import MSGPACK, PICKLE, decode, encode
 _VERSION = 1
 _TEXT_ONLY, _BUILTIN, _PICKLED, _PARTS = 0, 1, 2, 3
 _MAX_TRACEBACK_CHARS = 64 * 1024
+_FIELDS: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
+    (ImportError, ("name", "path")),
+    (AttributeError, ("name",)),
+    (NameError, ("name",)),
+)
 
 
 def describe(error: BaseException, *, allow_pickle: bool) -> list[Any]:
@@ -27,14 +34,14 @@ def describe(error: BaseException, *, allow_pickle: bool) -> list[Any]:
     kind = type(error)
     text = _traceback_text(error)
     parts = (import_name_of(kind), kind.__qualname__, _message(error), text)
-    return [_VERSION, *(_encodable(part) for part in parts), form, data]
+    return [_VERSION, *(_encodable(part) for part in parts), form, data, _fields(error)]
 
 
 def rebuild(description: Any, *, allow_pickle: bool) -> BaseException:
     """The described exception, with a ``RemoteTraceback`` as ``__cause__``; else a ``RemoteError``."""
     if not isinstance(description, list) or len(cast("list[Any]", description)) < 7:
         return RemoteError("unknown", "the description of the error is damaged")
-    _, module, qualname, message, text, form, data = cast("list[Any]", description)[:7]
+    _, module, qualname, message, text, form, data, *more = cast("list[Any]", description)
     try:
         error = _from_content(qualname, form, data, allow_pickle)
     except SerializationError:
@@ -43,8 +50,29 @@ def rebuild(description: Any, *, allow_pickle: bool) -> BaseException:
         # KeyboardInterrupt and SystemExit of a worker must not end the process that asks for the result.
         name = qualname if module in ("", "builtins") else f"{module}.{qualname}"
         error = RemoteError(name, message, text)
-    error.__cause__ = RemoteTraceback(text)
+    elif more:
+        _set_fields(error, more[0])
+    # By the descriptor: a frozen dataclass refuses to have its attributes set.
+    vars(BaseException)["__cause__"].__set__(error, RemoteTraceback(text))
     return error
+
+
+def _fields(error: BaseException) -> dict[str, str]:
+    return {
+        name: _encodable(value)
+        for kind, names in _FIELDS
+        if isinstance(error, kind)
+        for name in names
+        if isinstance(value := vars(kind)[name].__get__(error), str)
+    }
+
+
+def _set_fields(error: BaseException, fields: dict[str, str]) -> None:
+    for kind, names in _FIELDS:
+        if isinstance(error, kind):
+            for name in names:
+                if name in fields:
+                    vars(kind)[name].__set__(error, fields[name])
 
 
 def _content(error: BaseException, allow_pickle: bool) -> tuple[int, bytes]:
@@ -99,7 +127,7 @@ def _built(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[st
     """An exception without a call of its ``__init__``, whose parameters we don't know."""
     try:
         error = kind.__new__(kind, *args)
-        error.args = args
+        vars(BaseException)["args"].__set__(error, args)
         error.__dict__.update(attributes)
     except Exception as exc:  # the class's own code runs here and may raise anything
         raise SerializationError(f"{kind.__qualname__} can't be rebuilt: {exc}.") from exc

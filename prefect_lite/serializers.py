@@ -21,6 +21,7 @@ MSGPACK = 1
 PICKLE = 2
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_NAMES = frozenset({str})
 _CONTAINERS = frozenset({list, dict, tuple})
 _TUPLE_EXT = 1
 _MAX_DEPTH = 32  # tuples nest through Python calls at both ends
@@ -47,16 +48,34 @@ def encode(value: Any, *, allow_pickle: bool = True) -> tuple[int, bytes]:
 def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
     """The arguments of a call as msgpack, None unless that is exact and quick."""
     values = (*args, *kwargs.values()) if kwargs else args
-    return _pack_plain(values, [list(args), kwargs], True)
+    return _pack_plain(values, [list(args), _plain_names(kwargs)], True)
 
 
 def encode_call(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], *, allow_pickle: bool = True
 ) -> tuple[int, bytes]:
     """Encode the arguments of a call; the inverse is ``decode_call``. Raises like ``encode``."""
-    call = [list(args), dict(kwargs)]
+    call = [list(args), dict(_plain_names(kwargs))]
     data = _pack_plain((*args, *kwargs.values()), call, allow_pickle)
     return (MSGPACK, data) if data is not None else (PICKLE, _pickle(call, allow_pickle))
+
+
+def canonical_call(codec: int, data: bytes) -> bytes:
+    """The same bytes for equal calls, whose dicts and keyword arguments may be in another order."""
+    if codec != MSGPACK:
+        return data
+    return _pack(_in_order(decode_call(codec, data)), has_tuples=True)
+
+
+def _in_order(value: Any) -> Any:
+    """``value`` with the items of dicts as sorted pairs."""
+    if isinstance(value, dict):
+        pairs = [(_in_order(key), _in_order(item)) for key, item in cast("dict[Any, Any]", value).items()]
+        return {"": sorted(pairs, key=lambda pair: (type(pair[0]).__name__, repr(pair[0])))}
+    if isinstance(value, (list, tuple)):
+        items = [_in_order(item) for item in cast("list[Any]", value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
 
 
 def decode(codec: int, data: bytes, *, allow_pickle: bool = True) -> Any:
@@ -100,6 +119,13 @@ def decode_call(
     if not (isinstance(args, list) and isinstance(kwargs, dict)):
         raise SerializationError("A payload is damaged: not a call.")
     return tuple(cast("list[Any]", args)), cast("dict[str, Any]", kwargs)
+
+
+def _plain_names(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Python takes members of a subclass of str as names too; msgpack does not."""
+    if _NAMES.issuperset(map(type, kwargs)):
+        return kwargs
+    return {str.__str__(name): value for name, value in kwargs.items()}
 
 
 def _pack_plain(values: tuple[Any, ...], whole: Any, allow_pickle: bool) -> bytes | None:

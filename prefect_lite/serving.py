@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from prefect_lite.exceptions import ConfigurationError
+from prefect_lite.settings import get_settings
 from prefect_lite.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 if TYPE_CHECKING:
@@ -14,10 +16,16 @@ if TYPE_CHECKING:
     from prefect_lite.tasks import Task
 
 
+class FromSettings(Enum):
+    """Stands for "the setting decides" where None has a meaning of its own."""
+
+    LIMIT = "PREFECT_LITE_LIMIT"
+
+
 def make_worker(
     tasks: Sequence[Task[Any, Any]],
     *,
-    limit: int | None,
+    limit: int | FromSettings | None,
     status_server_port: int | None = None,
     task_runner: TaskRunner | None = None,
     name: str = "",
@@ -37,5 +45,7 @@ def make_worker(
                 f"not {type(task_runner).__name__}."
             )
         if task_runner.max_workers is not None:
+            if limit is FromSettings.LIMIT:
+                limit = get_settings().limit
             limit = task_runner.max_workers if limit is None else min(limit, task_runner.max_workers)
     return WorkerApp(tasks, limit=limit, status_server_port=status_server_port, name=name)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from prefect_lite.exceptions import ConfigurationError
@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     suspect_group_max: int = Field(
         default=50, ge=1, description="Runs lost together with more than this many are not isolated at once."
     )
+    suspect_seconds: float = Field(
+        default=0.25,
+        ge=0,
+        description="A run that lost one lease has to run for so long before the next such run joins it.",
+    )
 
     # Broker
     redis_url: str = Field(default="", description="redis://, rediss:// or unix:// URL; empty: embedded.")
@@ -84,8 +89,11 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=10_000, ge=1)
     max_pending_handshakes: int = Field(default=1_000, ge=1)
     max_pending_writes: int = Field(default=50_000, ge=1, description="Store operations waiting in a broker.")
+    max_pending_bytes: int = Field(
+        default=256 * MIB, ge=1, description="Arguments of submits waiting in a broker, over all shards."
+    )
     max_queue_length: int = Field(
-        default=2_000_000, ge=1, description="READY runs per task key and priority."
+        default=2_000_000, ge=1, description="READY runs per task key and priority; DELAYED ones per shard."
     )
     max_log_lines: int = Field(default=1_000, ge=0, description="Kept per run.")
 
@@ -108,6 +116,22 @@ class Settings(BaseSettings):
                 raise ValueError(f"{url!r} is not a ws://, wss:// or ws+unix:// URL")
         return value
 
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        for low, high, inclusive in (
+            ("renew_seconds", "lease_seconds", False),
+            ("backoff_min_seconds", "backoff_max_seconds", True),
+        ):
+            small, large = getattr(self, low), getattr(self, high)
+            if not (small <= large if inclusive else small < large):
+                rule = "must not be above" if inclusive else "must be below"
+                raise ValueError(f"{_variable(low)} ({small:g}) {rule} {_variable(high)} ({large:g})")
+        return self
+
+
+def _variable(field: str) -> str:
+    return f"PREFECT_LITE_{field.upper()}"
+
 
 @lru_cache(maxsize=1)
 def _load() -> Settings:
@@ -125,7 +149,9 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(_env_file=env_file if env_file.is_file() else None, **overrides)  # pyright: ignore[reportCallIssue]
     except ValidationError as exc:
         problems = "; ".join(
-            f"PREFECT_LITE_{'_'.join(str(part) for part in error['loc'][:1]).upper()}: {error['msg']}"
+            f"{_variable(str(error['loc'][0]))}: {error['msg']}"
+            if error["loc"]
+            else error["msg"].removeprefix("Value error, ")
             for error in exc.errors()
         )
         raise ConfigurationError(f"Bad setting. {problems}.") from None

@@ -13,6 +13,7 @@ from prefect_lite.exceptions import (
     FailedRun,
     MissingResult,
     PrefectException,
+    RemoteTraceback,
     UnfinishedRun,
     UpstreamFailedRun,
 )
@@ -182,8 +183,11 @@ class State(Generic[R]):
             return self.data
         error = get_state_exception(self)
         if raise_on_failure:
-            # A cached exception must not grow a longer traceback with every call of result().
-            raise error.with_traceback(None)
+            if isinstance(error.__cause__, RemoteTraceback):
+                # Kept by the future, it would grow a longer traceback with every call; the worker's is in
+                # its cause. One that was raised in this process has its own.
+                error = error.with_traceback(None)
+            raise error
         return error
 
     async def aresult(self, raise_on_failure: bool = True) -> R | BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
@@ -19,7 +19,7 @@ from prefect_lite.exceptions import (
 from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList
 from prefect_lite.protocol.messages import Submit
 from prefect_lite.run_ids import new_run_id, parse_run_id, run_id_for
-from prefect_lite.serializers import MSGPACK, encode, encode_call, pack_call
+from prefect_lite.serializers import MSGPACK, canonical_call, encode, encode_call, pack_call
 from prefect_lite.upstreams import aresolve, await_all, has_futures, resolve, wait_all
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def send(
     """Make a run durable and return its future. Raises what ``Task.delay`` says."""
     args, prepared = _begin(task, args, kwargs)
     if wait_for or dependencies:
-        wait_all(_upstreams(wait_for, dependencies))
+        wait_all((wait_for, dependencies))
     encoded = _encode(task, prepared, args, kwargs)
     if encoded is None:
         args, kwargs = resolve(args, kwargs)
@@ -103,8 +103,7 @@ def send(
     message = _message(task, prepared, encoded or (0, b""), conditions)
     submission, future = _post(prepared.runtime, message)
     open_batch = current_batch.get()
-    if open_batch is not None:
-        open_batch.add(submission, [future])
+    if open_batch is not None and open_batch.add(submission, [future]):
         return future
     submission.wait()
     return _accepted(submission, future)
@@ -121,7 +120,7 @@ async def asend(
     """``send`` for coroutines."""
     args, prepared = _begin(task, args, kwargs)
     if wait_for or dependencies:
-        await await_all(_upstreams(wait_for, dependencies))
+        await await_all((wait_for, dependencies))
     encoded = _encode(task, prepared, args, kwargs)
     if encoded is None:
         args, kwargs = await aresolve(args, kwargs)
@@ -129,15 +128,14 @@ async def asend(
     message = _message(task, prepared, encoded or (0, b""), conditions)
     submission, future = _post(prepared.runtime, message)
     open_batch = current_batch.get()
-    if open_batch is not None:
-        open_batch.add(submission, [future])
+    if open_batch is not None and open_batch.add(submission, [future]):
         return future
     await submission.wait_async()
     return _accepted(submission, future)
 
 
 def _post(runtime: Runtime, message: Submit) -> tuple[Submission, PrefectDistributedFuture[Any]]:
-    future = PrefectDistributedFuture.from_run_id(message.run_id)
+    future = PrefectDistributedFuture.from_run_id(message.run_id, message.task_key)
     if not runtime.waited:
         return runtime.submit((message,)), future
     runtime.waited = False
@@ -158,65 +156,131 @@ def send_many(
         calls: (args, kwargs) of each run; they bind.
 
     Raises:
-        BatchError: Some were refused; the others run.
-        Exception: What ``Task.delay`` raises, when it is the same for all.
+        BatchError: Some were refused, or could not be sent; the others run, and are its ``futures``.
+        Exception: What ``Task.delay`` raises, when it is the same for all, or before any was sent.
     """
-    prepared = _prepare(task)
-    futures: PrefectFutureList[Any] = PrefectFutureList()
-    unanswered: list[Submission] = []
-    sent: list[Submission] = []
-    chunk: list[Submit] = []
+    sending = _Sending(_prepare(task))
+    try:
+        for args, kwargs in calls:
+            sending.add(_bulk_message(task, sending.prepared, args, kwargs))
+    except Exception as exc:
+        sending.stop_at(exc)
+        raise
+    sending.flush()
     open_batch = current_batch.get()
-    future_of = PrefectDistributedFuture.from_run_id
-
-    def flush() -> None:
-        submission = prepared.runtime.submit(tuple(chunk))
-        chunk.clear()
-        sent.append(submission)
-        unanswered.append(submission)
-        if len(unanswered) > WINDOW_CHUNKS:
-            unanswered.pop(0).wait()
-
-    for args, kwargs in calls:
-        encoded = _encode(task, prepared, args, kwargs)
-        if encoded is None:
-            args, kwargs = resolve(args, kwargs)  # noqa: PLW2901
-            encoded = _encode(task, prepared, args, kwargs, resolved=True)
-        message = _message(task, prepared, encoded or (0, b""), None)
-        chunk.append(message)
-        futures.append(future_of(message.run_id))
-        if len(chunk) == CHUNK_RUNS:
-            flush()
-    if chunk:
-        flush()
-    if open_batch is not None:
-        for submission in sent:
-            open_batch.add(submission, ())
-        return futures
-    for submission in unanswered:
-        submission.wait()
-    raise_refusals(sent, len(futures))
-    return futures
+    if open_batch is None or not sending.join(open_batch):
+        sending.wait()
+        raise_refusals(sending.sent, sending.futures)
+    return sending.futures
 
 
-def raise_refusals(submissions: Iterable[Submission], total: int) -> None:
+def _bulk_message(
+    task: Task[..., Any], prepared: Prepared, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Submit:
+    encoded = _encode(task, prepared, args, kwargs)
+    if encoded is None:
+        args, kwargs = resolve(args, kwargs)
+        encoded = _encode(task, prepared, args, kwargs, resolved=True)
+    return _message(task, prepared, encoded or (0, b""), None)
+
+
+class _Sending:
+    """Runs of one ``send_many`` on their way.
+
+    Attributes:
+        prepared: Of their task.
+        futures: Of all runs so far, in order.
+        sent: Their submissions, a chunk each.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.futures: PrefectFutureList[Any] = PrefectFutureList()
+        self.sent: list[Submission] = []
+        self._chunk: list[Submit] = []
+
+    def add(self, message: Submit) -> None:
+        self._chunk.append(message)
+        self.futures.append(PrefectDistributedFuture.from_run_id(message.run_id, self.prepared.key))
+        if len(self._chunk) == CHUNK_RUNS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._chunk:
+            self.sent.append(self.prepared.runtime.submit(tuple(self._chunk)))
+            self._chunk.clear()
+            if len(self.sent) > WINDOW_CHUNKS:
+                self.sent[-WINDOW_CHUNKS - 1].wait()
+
+    def wait(self) -> None:
+        for submission in self.sent:
+            submission.wait()
+
+    def join(self, open_batch: batch) -> bool:
+        """Leave the wait to a batch; False when that has ended."""
+        futures = cast("Sequence[PrefectDistributedFuture[Any]]", self.futures)
+        starts = range(0, len(futures), CHUNK_RUNS)
+        return all(
+            open_batch.add(submission, futures[start : start + CHUNK_RUNS])
+            for submission, start in zip(self.sent, starts, strict=True)
+        )
+
+    def stop_at(self, error: Exception) -> None:
+        """The next call can't be sent: name the runs that were, unless there are none."""
+        if not self.sent:
+            return
+        self.wait()
+        count = len(self.futures)
+        futures = self.futures[: count - len(self._chunk)]
+        errors = _errors(self.sent)
+        accepted = _accepted_of(futures, errors)
+        raise BatchError(
+            f"Call {count + 1} can't be sent, so {len(accepted)} runs were accepted and no more: {error}",
+            errors,
+            accepted,
+        ) from error
+
+
+def raise_refusals(submissions: Iterable[Submission], futures: Iterable[PrefectFuture[Any]]) -> None:
     """Raise for runs that were not accepted.
 
+    Args:
+        submissions: All of them settled.
+        futures: Of all their runs.
+
     Raises:
-        BatchError: Some of ``total`` runs were refused.
+        BatchError: Some runs were refused.
         Exception: The one refusal, when there is one reason for all runs.
     """
+    errors = _errors(submissions)
+    if not errors:
+        return
+    futures = list(futures)
+    first = next(iter(errors.values()))
+    if len(errors) == len(futures) and all(error is first for error in errors.values()):
+        raise first
+    raise BatchError(
+        f"{len(errors)} of {len(futures)} runs were not accepted. The first: {first}",
+        errors,
+        _accepted_of(futures, errors),
+    ) from first
+
+
+def _errors(submissions: Iterable[Submission]) -> dict[str, Exception]:
     errors: dict[str, Exception] = {}
     for submission in submissions:
         errors.update(submission.errors)
-    if not errors:
-        return
-    first = next(iter(errors.values()))
-    if len(errors) == total and all(error is first for error in errors.values()):
-        raise first
-    raise BatchError(
-        f"{len(errors)} of {total} runs were not accepted. The first: {first}", errors
-    ) from first
+    return errors
+
+
+def _accepted_of(
+    futures: Iterable[PrefectFuture[Any]], errors: Mapping[str, Exception]
+) -> PrefectFutureList[Any]:
+    return PrefectFutureList(
+        future
+        for future in futures
+        if future._id not in errors  # pyright: ignore[reportPrivateUsage]
+    )
 
 
 def _begin(
@@ -278,7 +342,7 @@ def _message(
     codec, payload = encoded
     if conditions:
         run_id, timing = _conditions(prepared.key, conditions)
-        print_ = fingerprint(prepared.key, codec, payload)
+        print_ = fingerprint(prepared.key, codec, canonical_call(codec, payload))
     else:
         run_id, timing, print_ = new_run_id(), (0.0, 0.0, 0, ""), b""
     body = seal(
@@ -326,9 +390,9 @@ def _conditions(task_key: str, given: SendConditions) -> tuple[str, tuple[float,
     priority: Any = given.get("priority", 0)
     if type(priority) is not int or not 0 <= priority <= 9:
         raise ConfigurationError(f"priority must be a whole number from 0 to 9, got {priority!r}.")
-    key = given.get("idempotency_key")
-    if key is not None and (not key or len(key) > 512):
-        raise ConfigurationError("An idempotency_key has 1 to 512 characters.")
+    key: Any = given.get("idempotency_key")
+    if key is not None:
+        _check_idempotency_key(key)
     asked = given.get("run_id")
     if asked is not None and key is not None:
         raise ConfigurationError("Give run_id or idempotency_key, not both: the key chooses the id.")
@@ -337,6 +401,15 @@ def _conditions(task_key: str, given: SendConditions) -> tuple[str, tuple[float,
     else:
         run_id = run_id_for(task_key, key) if key is not None else new_run_id()
     return run_id, (countdown or 0.0, cast("float", expires or 0.0), priority, key or "")
+
+
+def _check_idempotency_key(key: Any) -> None:
+    if not isinstance(key, str) or not 1 <= len(key) <= 512:
+        raise ConfigurationError(f"An idempotency_key is a string of 1 to 512 characters, got {key!r}.")
+    try:
+        key.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigurationError(f"The idempotency_key {key!r} is no valid text: {exc.reason}.") from None
 
 
 def _seconds(name: str, value: Any) -> float | None:
@@ -355,18 +428,9 @@ def _until(name: str, moment: Any) -> float:
     return (moment - datetime.now(UTC)).total_seconds()
 
 
-def _upstreams(
-    wait_for: Iterable[PrefectFuture[Any]] | None, dependencies: Mapping[str, Any] | None
-) -> list[PrefectFuture[Any]]:
-    wanted: list[Any] = list(wait_for or ())
-    for group in (dependencies or {}).values():
-        wanted.extend(cast("Iterable[Any]", group) if isinstance(group, Iterable) else [group])
-    return [future for future in wanted if isinstance(future, PrefectFuture)]
-
-
 def _accepted(submission: Submission, future: PrefectDistributedFuture[Any]) -> PrefectDistributedFuture[Any]:
     if submission.errors:
         raise next(iter(submission.errors.values()))
     if submission.aliases:
-        return PrefectDistributedFuture.from_run_id(next(iter(submission.aliases.values())))
+        future.stand_for(next(iter(submission.aliases.values())))
     return future

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect_lite.serving import make_worker
+from prefect_lite.serving import FromSettings, make_worker
 
 if TYPE_CHECKING:
     from prefect_lite.task_runners import TaskRunner
@@ -13,15 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskWorker", "aserve", "serve"]
 
-DEFAULT_LIMIT = 10
-
 
 class TaskWorker:
     """A worker as an object: start it, look at it, stop it. Use it once.
 
     Args:
         tasks: What to execute.
-        limit: Runs at a time; None for no limit.
+        limit: Runs at a time; None for no limit. Default: the setting ``PREFECT_LITE_LIMIT`` (10).
         task_runner: Where functions run; default threads.
         status_server_port: Port for ``GET /health`` and ``/status`` on loopback; None has none.
 
@@ -33,15 +31,19 @@ class TaskWorker:
     def __init__(
         self,
         *tasks: Task[Any, Any],
-        limit: int | None = DEFAULT_LIMIT,
+        limit: int | FromSettings | None = FromSettings.LIMIT,
         task_runner: TaskRunner | None = None,
         status_server_port: int | None = None,
     ) -> None:
         self.tasks = list(tasks)
-        self.limit = limit
         self._app = make_worker(
             tasks, limit=limit, task_runner=task_runner, status_server_port=status_server_port
         )
+
+    @property
+    def limit(self) -> int:
+        """Runs at a time."""
+        return self._app.limit
 
     @property
     def client_id(self) -> str:
@@ -102,7 +104,7 @@ class TaskWorker:
 
 def serve(
     *tasks: Task[Any, Any],
-    limit: int | None = DEFAULT_LIMIT,
+    limit: int | FromSettings | None = FromSettings.LIMIT,
     status_server_port: int | None = None,
     timeout: float | None = None,
     task_runner: TaskRunner | None = None,
@@ -114,7 +116,7 @@ def serve(
 
     Args:
         tasks: What to execute.
-        limit: Runs at a time; None for no limit.
+        limit: Runs at a time; None for no limit. Default: the setting ``PREFECT_LITE_LIMIT`` (10).
         status_server_port: Port for ``GET /health`` and ``/status`` on loopback; None has none.
         timeout: Return after so many seconds; None serves until stopped.
         task_runner: Where functions run; default threads.
@@ -130,7 +132,7 @@ def serve(
 
 async def aserve(
     *tasks: Task[Any, Any],
-    limit: int | None = DEFAULT_LIMIT,
+    limit: int | FromSettings | None = FromSettings.LIMIT,
     status_server_port: int | None = None,
     timeout: float | None = None,
     task_runner: TaskRunner | None = None,

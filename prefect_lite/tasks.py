@@ -112,7 +112,7 @@ class Task(TaskCalls[P, R_co], _Attributes):
 
         Raises:
             ConfigurationError: ``fn`` is not callable or an option is impossible.
-            ReservedArgumentError: A parameter is called ``wait_for`` or ``return_state``.
+            ReservedArgumentError: A parameter is called ``wait_for``, ``return_state`` or ``deferred``.
         """
         self.isclassmethod = isinstance(fn, classmethod)
         self.isstaticmethod = isinstance(fn, staticmethod)
@@ -126,6 +126,7 @@ class Task(TaskCalls[P, R_co], _Attributes):
         self.fn = fn
         self.isasync = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
         self._changes: dict[str, Any] = {}
+        self._original = True  # what a worker finds under the same key
         self.bound_to: tuple[Any, ...] = ()
         self._set_options(options or Options())
         self.binder = Binder(fn, self.name)
@@ -142,6 +143,7 @@ class Task(TaskCalls[P, R_co], _Attributes):
     def _copy(self) -> Self:
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
+        copy._original = False
         return copy
 
     @property
@@ -239,7 +241,10 @@ class Task(TaskCalls[P, R_co], _Attributes):
         return self._add_hook("on_rollback", fn)
 
     def _add_hook(self, name: str, fn: T) -> T:
-        self._set_options(self.options.changed({name: (*(getattr(self.options, name) or ()), fn)}))
+        change: dict[str, Any] = {name: (*(getattr(self.options, name) or ()), fn)}
+        self._set_options(self.options.changed(change))
+        if not self._original:
+            self._changes = {**self._changes, **change}
         return fn
 
     # -- as a value -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import os
 import sys
 import time
@@ -15,10 +16,12 @@ from prefect_lite.client.latch import Latch
 from prefect_lite.client.requests import Answered
 from prefect_lite.client.runtime import Runtime, get_runtime
 from prefect_lite.envelope import open_outcome
-from prefect_lite.exceptions import BrokerError, RunExpired, SerializationError
+from prefect_lite.exceptions import BrokerError, EnvelopeRejected, RunExpired, SerializationError
 from prefect_lite.futures import UNDECODED, PrefectDistributedFuture
 from prefect_lite.protocol.messages import RunState
 from prefect_lite.states import NO_RESULT, State, StateDetails, StateType
+
+logger = logging.getLogger("prefect_lite.client")
 
 Future = PrefectDistributedFuture[Any]
 
@@ -31,9 +34,10 @@ class Collector(Latch):
 
     Attributes:
         error: Why nothing more will come, else None.
+        waited_for: The waiter is there.
     """
 
-    __slots__ = ("_each", "_futures", "_next", "_runtime", "_step", "error")
+    __slots__ = ("_each", "_futures", "_next", "_runtime", "_step", "error", "waited_for")
 
     def __init__(
         self,
@@ -43,28 +47,57 @@ class Collector(Latch):
         *,
         watch: bool = True,
     ) -> None:
-        """``watch`` False: the SUBMIT of the runs asks for their ends."""
+        """``watch`` False: the SUBMIT of the runs asks for their ends, and a waiter may ``take`` this."""
         super().__init__()
         self._next = ""
         self._step = Latch()
         self.error: Exception | None = None
+        self.waited_for = watch
         self._runtime = runtime
         self._each = each
         self._futures: dict[str, list[Future]] = {}
         for future in futures:
-            self._futures.setdefault(future._id, []).append(future)  # pyright: ignore[reportPrivateUsage]
+            self._add(future)
         if watch:
             runtime.watch(list(self._futures), self)
 
+    def take(self, runtime: Runtime) -> bool:
+        """Wait with this one from now on; False when it can't be used (any more)."""
+        if runtime is not self._runtime:  # closed since, or the one of the parent process
+            return False
+        # Said first, looked second; the loop thread does the reverse, so a connection will be there.
+        self.waited_for = True
+        if self.error is not None:
+            return False
+        if not runtime.connected:
+            runtime.wake()
+        return True
+
     def ended(self, state: RunState) -> None:
-        for future in self._futures.pop(state.run_id, ()):
+        run_id = state.run_id
+        for future in self._futures.pop(run_id, ()):
+            if future._id != run_id:  # pyright: ignore[reportPrivateUsage]
+                # The end of a batch has told it that its idempotency key means another run.
+                self._add(future)
+                self._runtime.watch([future._id], self)  # pyright: ignore[reportPrivateUsage]
+                continue
             future._final = state  # pyright: ignore[reportPrivateUsage]
             if self._each is not None:
                 self._each(future)
-        if state.run_id == self._next:
+        if run_id == self._next:
             self._step.set()
         if not self._futures:
             self.set()
+
+    def moved(self, run_id: str, existing: str) -> None:
+        for future in self._futures.pop(run_id, ()):
+            future.stand_for(existing)
+            self._add(future)
+        if run_id == self._next:
+            self._next = existing
+
+    def _add(self, future: Future) -> None:
+        self._futures.setdefault(future._id, []).append(future)  # pyright: ignore[reportPrivateUsage]
 
     def failed(self, error: Exception) -> None:
         self.error = error
@@ -83,7 +116,8 @@ class Collector(Latch):
         return future.done
 
     def stop(self) -> None:
-        """No longer interested."""
+        """No longer interested; ends that come in the next moment are still taken."""
+        self.waited_for = False
         left = list(self._futures)
         if left:
             self._runtime.unwatch(left, self)
@@ -91,10 +125,12 @@ class Collector(Latch):
 
 def collect(futures: Sequence[Future], each: Callable[[Any], object]) -> Collector:
     """Call ``each`` with every future when its run has ended (on the loop thread), or with an exception."""
+    open_ones: list[Future] = []
     for future in futures:
         if future.done:
             each(future)
-    open_ones = [future for future in futures if not future.done]
+        else:  # looked at once only: it may end at any moment
+            open_ones.append(future)
     return Collector(get_runtime(), open_ones, each)
 
 
@@ -156,8 +192,8 @@ def _collector(futures: Sequence[Future]) -> Collector:
     if len(futures) == 1:
         runtime.waited = True
         ready = futures[0]._collector  # pyright: ignore[reportPrivateUsage]
-        if ready is not None:
-            futures[0]._collector = None  # pyright: ignore[reportPrivateUsage]
+        futures[0]._collector = None  # pyright: ignore[reportPrivateUsage]
+        if ready is not None and ready.take(runtime):
             return ready
     return Collector(runtime, futures)
 
@@ -216,11 +252,28 @@ def _data(future: Future, record: RunState) -> Any:
         if record.result is not None:
             runtime = get_runtime()
             key, result = record.task_key, record.result
-            data = open_outcome(runtime.keyring, runtime.namespace, key, record.run_id, result)[1]
-            if len(result) > LARGE_BYTES:  # held once is enough
-                future._final = record._replace(result=b"")  # pyright: ignore[reportPrivateUsage]
+            kind, data = open_outcome(runtime.keyring, runtime.namespace, key, record.run_id, result)
+            _check_fits(future, record, kind)
         future._data = data  # pyright: ignore[reportPrivateUsage]
+        if record.result is not None and len(record.result) > LARGE_BYTES:
+            # Held once is enough. Last, because other threads decode what they find without data.
+            future._final = record._replace(result=b"")  # pyright: ignore[reportPrivateUsage]
     return data
+
+
+def _check_fits(future: Future, record: RunState, kind: str) -> None:
+    """The signature holds what the worker said; the rest of the record is only the broker's word."""
+    asked = future._key  # pyright: ignore[reportPrivateUsage]
+    if asked and record.task_key != asked:
+        raise EnvelopeRejected(
+            f"Run {future.task_run_id} was sent to {asked!r}, but the broker has a result of "
+            f"{record.task_key!r} for it."
+        )
+    if (kind == "value") != (record.type == StateType.COMPLETED):
+        raise EnvelopeRejected(
+            f"The broker says that run {future.task_run_id} ended as {record.name}, "
+            f"but what the worker signed is {'a value' if kind == 'value' else 'an exception'}."
+        )
 
 
 def current_state(future: Future) -> State[Any]:
@@ -347,10 +400,24 @@ def call_when_done(future: Future, fn: Callable[[Any], object]) -> None:
     Not on the client's loop thread: a slow callback would hold up everything that waits.
     """
     if future.done:
+        _call(fn, future)
+        return
+    pool = _callback_pool()
+
+    def ended(what: Future | Exception) -> None:
+        if isinstance(what, Exception):
+            logger.error("A callback of run %s will not be called: %s", future.task_run_id, what)
+        else:
+            pool.submit(_call, fn, future)
+
+    collect([future], ended)
+
+
+def _call(fn: Callable[[Any], object], future: Future) -> None:
+    try:
         fn(future)
-    else:
-        pool = _callback_pool()
-        collect([future], lambda _: pool.submit(fn, future))
+    except Exception:  # of the user's own code, and nobody is there to catch it
+        logger.exception("A callback of run %s raised.", future.task_run_id)
 
 
 def _callback_pool() -> concurrent.futures.ThreadPoolExecutor:

@@ -74,9 +74,9 @@ def nothing_left_behind() -> Iterator[None]:
     """Fails a test that leaves child processes, threads of ours, or many open descriptors."""
     children, threads, descriptors = _children(), _threads(), _descriptors()
     yield
-    if _children() > children:
+    if _children() - children:  # not a comparison of sets: an older child may have ended meanwhile
         wait_until(lambda: not _children() - children, 5.0, "the end of the test's child processes")
-    if _threads() > threads:
+    if _threads() - threads:
         wait_until(lambda: not _threads() - threads, 5.0, "the end of the test's threads")
     if _descriptors() > descriptors + FEW_DESCRIPTORS:
         gc.collect()

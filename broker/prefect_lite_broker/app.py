@@ -103,8 +103,7 @@ class Broker:
             Reaper(hub.store, hub.dispatch, hub.watches, settings.reap_seconds),
             promoter,
             Retention(hub.store, settings.retention_seconds),
-            Periodic("poll", settings.poll_seconds, hub.dispatch.poll),
-            Periodic("catch-up", settings.poll_seconds, hub.catch_up),
+            Periodic("poll", settings.poll_seconds, hub.poll),
         ]
         self._services = [hub.loop.create_task(service.run(), name=service.name) for service in services]
 
@@ -137,6 +136,7 @@ class Broker:
             return
         self._hub = None
         hub.stopping = True
+        hub.dispatch.stop()
         for peer in list(hub.peers):
             peer.send(Goodbye("the broker stops"))
         if self._listeners is not None:

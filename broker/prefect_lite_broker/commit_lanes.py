@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from prefect_lite.protocol.messages import Finish, Release, Retry
 
-from .lanes import Lane, Terms, by_size, pack
+from .lanes import Lane, Terms, pack
 from .records import CODE_OF_TYPE, finished_state, read_state, split_descriptor, usual_name
 from .store import CancelReply, CommitReply
 
@@ -26,7 +26,6 @@ class StartedLane(Lane[StartedOp]):
         self.by_token: dict[str, StartedOp] = {}
 
     def take(self) -> list[list[StartedOp]]:
-        # What is put back (`pending`) is older than what came meanwhile.
         self.pending.extend(self.by_token.values())
         self.by_token.clear()
         return super().take()
@@ -51,11 +50,10 @@ class _CommitLane(Lane[tuple[Commit, Committed]]):
 
 class FinishLane(_CommitLane[Finish]):
     script = "finish"
+    weighed = True
 
-    def take(self) -> list[list[tuple[Finish, Committed]]]:
-        return [
-            part for group in super().take() for part in by_size(group, lambda op: len(op[0].result or b""))
-        ]
+    def weight(self, op: tuple[Finish, Committed]) -> int:
+        return len(op[0].result or b"")
 
     def args(self, ops: Sequence[tuple[Finish, Committed]]) -> list[Any]:
         args: list[Any] = [self.sender, self.terms.result_ttl, self.terms.idempotency]
@@ -72,7 +70,8 @@ class FinishLane(_CommitLane[Finish]):
 
     def settle(self, ops: Sequence[tuple[Finish, Committed]], reply: Any, *, repeated: bool) -> None:
         now, i = reply[0], 1
-        for msg, done in ops:
+        self.left = iter(ops)
+        for msg, done in self.left:
             word = reply[i]
             if word == b"o" or word == b"a":
                 state = finished_state(msg, reply[i + 1], reply[i + 2], reply[i + 3], now)
@@ -82,7 +81,7 @@ class FinishLane(_CommitLane[Finish]):
             i += 4
 
 
-def _settle_returned(ops: Sequence[tuple[Retry | Release, Committed]], reply: Any) -> None:
+def _settle_returned(ops: Iterator[tuple[Retry | Release, Committed]], reply: Any) -> None:
     """Answers of RETRY and RELEASE: status, descriptor and, when the run was cancelled, its state."""
     i = 0
     for msg, done in ops:
@@ -103,7 +102,8 @@ class RetryLane(_CommitLane[Retry]):
         return args
 
     def settle(self, ops: Sequence[tuple[Retry, Committed]], reply: Any, *, repeated: bool) -> None:
-        _settle_returned(ops, reply)
+        self.left = iter(ops)
+        _settle_returned(self.left, reply)
 
 
 class ReleaseLane(_CommitLane[Release]):
@@ -116,7 +116,8 @@ class ReleaseLane(_CommitLane[Release]):
         return args
 
     def settle(self, ops: Sequence[tuple[Release, Committed]], reply: Any, *, repeated: bool) -> None:
-        _settle_returned(ops, reply)
+        self.left = iter(ops)
+        _settle_returned(self.left, reply)
 
 
 CancelOp = tuple[str, Callable[[CancelReply], None], float]
@@ -130,7 +131,8 @@ class CancelLane(Lane[CancelOp]):
         return [self.sender, self.terms.result_ttl, self.terms.idempotency, *(op[0] for op in ops)]
 
     def settle(self, ops: Sequence[CancelOp], reply: Any, *, repeated: bool) -> None:
-        for (run_id, done, _), (word, session, token, fields) in zip(ops, reply, strict=True):
+        self.left = iter(ops)
+        for (run_id, done, _), (word, session, token, fields) in zip(self.left, reply, strict=True):
             state = read_state(run_id, fields) if fields else None
             done(CancelReply(run_id, _CANCEL_STATUS[word], session.decode(), token.decode(), state))
 

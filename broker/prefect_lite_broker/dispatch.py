@@ -8,7 +8,8 @@ is sent, so a worker never gets more runs than it asked for.
 
 What is known to be empty is not asked again: every wake stamps its queue, every claim remembers the stamp
 it was issued at, and a claim that came back drained rests until a newer stamp. A wrong belief (a lost
-hint) costs one ``poll``.
+hint) costs one ``poll``. When a suspect has to wait until another has proved harmless, the answer says when
+to ask again; the store's clock decides whether it is let in then.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Taker(Protocol):
 
     session: str
     epoch: int
+    closing: bool  # what is pushed would not arrive
 
     @property
     def credit(self) -> int:
@@ -64,6 +66,7 @@ class Seat:
 
     __slots__ = (
         "flights", "gone", "more", "numbers", "queues", "repeats", "reserved", "seen", "suspects", "taker",
+        "timers",
     )  # fmt: skip
 
     def __init__(self, taker: Taker, shards: int) -> None:
@@ -75,12 +78,13 @@ class Seat:
         self.more = [True] * shards  # the last claim did not drain the shard, or none was made
         self.repeats: dict[int, int] = {}  # shard -> limit of a claim whose outcome is unknown
         self.suspects: dict[str, int] = {}  # token -> shard of runs taken from the suspect list
+        self.timers: dict[int, asyncio.TimerHandle] = {}  # shard -> when to ask for the next suspect
         self.reserved = 0
         self.gone = False
 
     @property
     def free(self) -> int:
-        return self.taker.credit - self.reserved
+        return 0 if self.taker.closing else self.taker.credit - self.reserved
 
     def hot(self, shard: int) -> bool:
         """Whether the shard may have a run for this seat."""
@@ -103,6 +107,7 @@ class Dispatch:
         self._unknown: dict[Seat, None] = {}  # seats with claims to repeat
         self._stamp = 0
         self._scheduled = False
+        self._stopped = False
         self._loop = asyncio.get_running_loop()
 
     # -- seats --------------------------------------------------------------------------------------
@@ -128,9 +133,15 @@ class Dispatch:
     def leave(self, seat: Seat) -> None:
         """The connection is gone; what its claims still bring is released."""
         seat.gone = True
+        for timer in seat.timers.values():
+            timer.cancel()
         self._hungry.pop(seat, None)
         self._unknown.pop(seat, None)
         self._unlist(seat)
+
+    def stop(self) -> None:
+        """Claim nothing more: the broker stops, and what claims in flight still bring is released."""
+        self._stopped = True
 
     def _unlist(self, seat: Seat) -> None:
         for queue in seat.queues:
@@ -186,6 +197,8 @@ class Dispatch:
 
     def poll(self) -> None:
         """Ask for each key once, through one seat with credit; repeat claims whose outcome is unknown."""
+        if self._stopped:
+            return
         unknown, self._unknown = self._unknown, {}
         for seat in unknown:
             repeats, seat.repeats = seat.repeats, {}
@@ -215,6 +228,8 @@ class Dispatch:
 
     def run(self) -> None:
         """Make the claims that the events since the last call allow."""
+        if self._stopped:
+            return
         if self._hungry:
             hungry, self._hungry = self._hungry, {}
             for seat in hungry:
@@ -280,7 +295,7 @@ class Dispatch:
             return
         seat.flights[shard] = False
         seat.reserved -= limit
-        if seat.gone:
+        if seat.gone or seat.taker.closing or self._stopped:
             for run in reply.runs:
                 self._store.release(Release(run.run_id, run.token), self._given_back)
             return
@@ -292,6 +307,8 @@ class Dispatch:
             if run.lost:
                 seat.suspects[run.token] = shard
             push(run)
+        if reply.again_seconds >= 0 and shard not in seat.timers:
+            seat.timers[shard] = self._loop.call_later(reply.again_seconds, self._ask_again, seat, shard)
         seat.more[shard] = not reply.drained
         if reply.drained:
             seat.seen[shard] = stamp
@@ -302,6 +319,11 @@ class Dispatch:
         if seat.free > 0 and seat.hot(shard):
             # At once, not at the end of the turn: the next pipeline is collected before that.
             self._fill(seat)
+
+    def _ask_again(self, seat: Seat, shard: int) -> None:
+        del seat.timers[shard]
+        seat.more[shard] = True
+        self.ready(seat)
 
     def _given_back(self, reply: CommitReply) -> None:
         if reply.task_key:

@@ -213,8 +213,10 @@ class _Place:
         """False when the socket was removed under us (a cleaned /tmp, a logout)."""
         try:
             return self.unix_path.stat().st_ino == self._inode
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:  # says nothing about the socket
+            return True
 
 
 class _Serving:
@@ -278,7 +280,11 @@ class _Serving:
         """Whether to stop; not while somebody is looking for a broker, who would have to start it again."""
         if not self._idle_seconds or self._broker.idle_seconds < self._idle_seconds:
             return False
-        return not is_locked(self._place.home.start_lock)
+        try:
+            return not is_locked(self._place.home.start_lock)
+        except OSError as exc:
+            logger.warning("Can't tell whether somebody is looking for a broker (%s)", exc)
+            return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:

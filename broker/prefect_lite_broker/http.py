@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 
+from prefect_lite.protocol.messages import PROTOCOL_NAME
 from prefect_lite_broker.auth import NO_ROLES, Auth
 from prefect_lite_broker.queries import broker_facts
 
@@ -47,7 +48,27 @@ def decide(hub: Hub, auth: Auth, request: Request) -> Response | frozenset[str]:
         return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "The broker is stopping.\n")
     if len(hub.peers) >= hub.settings.max_connections:
         return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "The broker has as many connections as it may.\n")
-    return roles
+    return _other_protocol(request) or roles
+
+
+def _other_protocol(request: Request) -> Response | None:
+    """Refuse a websocket that offers none of our protocols.
+
+    The library would too, but with a text that says nothing. A client tells this 400 from that of a proxy by
+    the header, which names what is spoken here.
+    """
+    if "Upgrade" not in request.headers:
+        return None  # no websocket at all, says the library
+    offered = ", ".join(request.headers.get_all("Sec-WebSocket-Protocol"))
+    if PROTOCOL_NAME in (name.strip() for name in offered.split(",")):
+        return None
+    response = _plain(
+        HTTPStatus.BAD_REQUEST,
+        f"This broker speaks {PROTOCOL_NAME}, not {offered[:100] or 'an unnamed protocol'}; "
+        "use the same version of prefect-lite on both sides.\n",
+    )
+    response.headers["Sec-WebSocket-Protocol"] = PROTOCOL_NAME
+    return response
 
 
 def _roles(auth: Auth, request: Request) -> frozenset[str]:

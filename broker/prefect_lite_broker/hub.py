@@ -74,8 +74,9 @@ class Hub:
         shards = self.store.shards
         return int(run_id[-3:], 16) % shards if shards > 1 else 0
 
-    def catch_up(self) -> None:
-        """Tell peers what they were too slow to be told before."""
+    def poll(self) -> None:
+        """Ask for work that no hint told of, and tell peers what they were too slow to be told before."""
+        self.dispatch.poll()
         for peer in list(self.peers):
             peer.catch_up()
 

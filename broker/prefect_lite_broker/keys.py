@@ -6,8 +6,11 @@ this prefix as their only KEYS entry and build the rest. ``q`` is ``<task key>:<
 =====================  ======  =======================================================================
 key                    type    content
 =====================  ======  =======================================================================
-``ready:<q>``          LIST    run ids; lane ``0`` (default) to ``9``, higher first; lane ``s``: suspects,
-                               runs that lost a lease alone, of which a session holds one at most
+``ready:<q>``          LIST    run ids; lane ``0`` (default) to ``9``, higher first; before them the suspects,
+                               runs that lost a lease alone or with few others: lane ``s`` (one lease lost),
+                               of which a session takes the next one when the last has been running for
+                               ``suspect_seconds``, and lane ``z`` (two or more), of which a session holds
+                               one at most and no other suspect beside it
 ``open``               ZSET    the non-empty ready lists, by lane and then by when last served
 ``delayed``            ZSET    run id by due time (ETA, retry backoff)
 ``expires``            ZSET    run id by expiry; waiting runs end there
@@ -16,14 +19,16 @@ key                    type    content
                                record because one value over 64 bytes turns a compact hash into a table
                                of about three times its size
 ``s:<session>``        HASH    ``e`` epoch, ``n`` last claim number, ``b`` its token base, ``k`` task keys
-                               (msgpack), ``u`` the suspect it holds, ``d`` digest, ``i`` info (msgpack),
-                               ``at`` opened ms, ``g`` runs held when its lease ended (it is dying)
+                               (msgpack), ``u`` the suspect it took last, ``uc`` how many it holds, ``d``
+                               digest, ``i`` info (msgpack), ``at`` opened ms, ``g`` runs held when its lease
+                               ended (it is dying)
 ``h:<session>``        HASH    what it holds: run id -> token
 ``c:<session>``        HASH    of these, the ones to be cancelled: run id -> token
 ``sessions``           ZSET    session by lease deadline
 ``tick``               STRING  when the reaper last looked
 ``dead``               ZSET    runs that lost too many leases, kept with their bodies for a replay
-``idem:<key>:<idem>``  STRING  run id and fingerprint that an idempotency key stands for
+``idem:<n>:<k>:<i>``   STRING  run id and fingerprint that idempotency key ``i`` of task key ``k`` stands for;
+                               ``n`` is the length of ``k``, which may have colons like ``i``
 ``log:<run>``          LIST    packed log lines
 ``ev``                 pub/sub wake-up hints
 ``blocked:<run>``, ``deps:<run>``, ``unblock``: kept for runs that wait for others
@@ -34,8 +39,9 @@ key                    type    content
 Record fields: ``st`` state letter (``RunPhase.code``), ``d`` ``<submitted ms>:<q>``, ``fp`` fingerprint,
 ``n`` name, ``op`` rare options (msgpack map), ``o`` session and ``t`` token of the lease, ``ct`` token of
 the last commit that did not end the run, ``a`` attempt started last (absent: 1), ``na`` attempt asked for
-by RETRY, ``sm`` started ms, ``e`` ended ms, ``l`` leases lost, ``su`` suspect, ``du`` due ms, ``nm`` and
-``ms`` name and message of the end, ``rm`` message of the last RETRY. Times are Redis TIME in ms.
+by RETRY, ``sm`` started ms, ``e`` ended ms, ``l`` leases lost, ``su`` suspect (1, or 2 when it lost two or
+more), ``du`` due ms, ``nm`` and ``ms`` name and message of the end, ``rm`` message of the last RETRY, ``rq``
+the last request that replayed or dropped it. Times are Redis TIME in ms.
 """
 
 from __future__ import annotations

@@ -9,17 +9,21 @@ position (see the NamedTuples in ``prefect_lite.protocol.messages``).
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgpack
 
+from prefect_lite.exceptions import StoreUnavailable
 from prefect_lite.protocol.messages import RunState, Submit
 
 from .records import read_state
 from .scripts import SCRIPTS
-from .store import ClaimedRun, ClaimReply, SubmitReply
+from .store import UNREAD, ClaimedRun, ClaimReply, SubmitReply
+
+logger = logging.getLogger(__name__)
 
 RUNS_PER_CALL = 100
 """3,000 runs in one script blocked Redis for 99 ms; 100 stay under 3 ms."""
@@ -29,6 +33,15 @@ BYTES_PER_CALL = 1 << 20
 
 CALLS_PER_TURN = 4
 """Script calls of one lane in one pipeline, so that no other lane waits long."""
+
+BYTES_PER_TURN = 4 << 20
+"""Bodies or results of one lane in one pipeline; a larger one goes alone."""
+
+LOG_BYTES = 16 << 20
+"""Log lines that wait for Redis; what comes beyond is dropped."""
+
+LINE_BYTES = 64
+"""What a log line is taken to cost beside its text, so that a call does not get too many short ones."""
 
 LARGE_BODY = 8192
 """From this size on, the store notes a body's size, so that a claim can bound what it returns."""
@@ -46,6 +59,7 @@ class Terms(NamedTuple):
     idempotency: int
     longest: int
     log_lines: int
+    suspect: int
 
 
 def pack(value: Any) -> bytes:
@@ -54,14 +68,24 @@ def pack(value: Any) -> bytes:
 
 
 class Lane(Generic[Op]):
-    """Operations of one kind that wait for the next pipeline, in order."""
+    """Operations of one kind that wait for the next pipeline, in order.
+
+    Attributes:
+        script: The script that executes a group of them.
+        pending: Those that wait.
+        bytes: What they weigh, if the lane is ``weighed``: 0, or what was added at their coming.
+        left: In ``settle``, the operations that have not been answered yet.
+    """
 
     script = ""
+    weighed = False
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.sender: str = "-"
         self.pending: list[Op] = []
+        self.bytes = 0
+        self.left: Iterator[Op] = iter(())
 
     @property
     def sha(self) -> str:
@@ -70,15 +94,41 @@ class Lane(Generic[Op]):
     def take(self) -> list[list[Op]]:
         """Remove what fits one pipeline, in groups for one script call each."""
         pending = self.pending
-        if len(pending) <= RUNS_PER_CALL:
+        if len(pending) <= RUNS_PER_CALL and self.bytes <= BYTES_PER_CALL:
             self.pending = []
+            self.bytes = 0
             return [pending]
+        if self.weighed:
+            return self._take_by_weight()
         room = RUNS_PER_CALL * CALLS_PER_TURN
         self.pending = pending[room:]
         return [pending[i : i + RUNS_PER_CALL] for i in range(0, min(len(pending), room), RUNS_PER_CALL)]
 
-    def put_back(self, ops: list[Op]) -> None:
-        self.pending = ops + self.pending
+    def _take_by_weight(self) -> list[list[Op]]:
+        """The same where operations may be large: each call and the pipeline stay within their bytes."""
+        pending = self.pending
+        groups: list[list[Op]] = []
+        start = weight = taken = 0
+        for i, op in enumerate(pending):
+            size = self.weight(op)
+            over = taken + size > BYTES_PER_TURN and i > 0
+            if over or i - start == RUNS_PER_CALL or (weight + size > BYTES_PER_CALL and i > start):
+                groups.append(pending[start:i])
+                start, weight = i, 0
+                if over or len(groups) == CALLS_PER_TURN:
+                    break
+            weight += size
+            taken += size
+        else:
+            groups.append(pending[start:])
+            start = len(pending)
+        self.pending = pending[start:]
+        self.bytes = max(0, self.bytes - taken)
+        return groups
+
+    def weight(self, op: Op) -> int:
+        """Bytes of one operation."""
+        return 0
 
     def args(self, ops: Sequence[Op]) -> list[Any]:
         """ARGV of one script call."""
@@ -92,27 +142,15 @@ class Lane(Generic[Op]):
         """Answer operations that failed for good."""
 
 
-def by_size(ops: list[Op], size: Callable[[Op], int]) -> list[list[Op]]:
-    """Cut a group so that each part stays under BYTES_PER_CALL, one operation at least."""
-    groups: list[list[Op]] = []
-    start = total = 0
-    for i, op in enumerate(ops):
-        total += size(op)
-        if total > BYTES_PER_CALL and i > start:
-            groups.append(ops[start:i])
-            start, total = i, size(op)
-    groups.append(ops[start:])
-    return groups
-
-
 SubmitOp = tuple[Submit, Callable[[SubmitReply], None], float]
 
 
 class SubmitLane(Lane[SubmitOp]):
     script = "submit"
+    weighed = True
 
-    def take(self) -> list[list[SubmitOp]]:
-        return [part for group in super().take() for part in by_size(group, lambda op: len(op[0].body))]
+    def weight(self, op: SubmitOp) -> int:
+        return len(op[0].body)
 
     def args(self, ops: Sequence[SubmitOp]) -> list[Any]:
         terms = self.terms
@@ -152,11 +190,12 @@ class SubmitLane(Lane[SubmitOp]):
         return args
 
     def settle(self, ops: Sequence[SubmitOp], reply: Any, *, repeated: bool) -> None:
+        self.left = iter(ops)
         if isinstance(reply, int):
-            for msg, done, _ in ops:
+            for msg, done, _ in self.left:
                 done(SubmitReply(msg.run_id, "accepted", "", "", -1.0, msg.countdown_seconds))
             return
-        for (msg, done, _), word in zip(ops, reply, strict=True):
+        for (msg, done, _), word in zip(self.left, reply, strict=True):
             done(_submit_reply(msg, word, repeated))
 
     def give_up(self, ops: Sequence[SubmitOp], text: str) -> None:
@@ -172,7 +211,8 @@ def _pack_options(msg: Submit, terms: Terms) -> bytes:
     if msg.expires_seconds > 0:
         options["x"] = max(1, round(msg.expires_seconds * 1000))
     if msg.idempotency_key:
-        options["i"] = f"{msg.task_key}:{msg.idempotency_key}"
+        # Both may have colons: without the length, two pairs could make the same key.
+        options["i"] = f"{len(msg.task_key)}:{msg.task_key}:{msg.idempotency_key}"
     if msg.result_ttl_seconds > 0:
         options["r"] = max(terms.min_result_ttl, round(msg.result_ttl_seconds * 1000))
     if msg.max_lost >= 0:
@@ -195,6 +235,8 @@ def _submit_reply(msg: Submit, word: bytes, repeated: bool) -> SubmitReply:
             return SubmitReply(msg.run_id, status, other, delayed_seconds=msg.countdown_seconds)
         case b"f":
             text = f"The queue of {msg.task_key!r} at priority {msg.priority} is full."
+            if msg.countdown_seconds > 0:
+                text = "Too many runs are delayed already."
             return SubmitReply(msg.run_id, "full", "", text, 1.0)
     if other:
         text = f"Idempotency key {msg.idempotency_key!r} of {msg.task_key!r} stands for run {other}"
@@ -232,17 +274,19 @@ class ClaimLane(Lane[ClaimOp]):
             terms.result_ttl,
             terms.idempotency,
             BYTES_PER_CALL,
+            terms.suspect,
         ]
 
     def settle(self, ops: Sequence[ClaimOp], reply: Any, *, repeated: bool) -> None:
-        op = ops[0]
+        op, self.left = ops[0], iter(ops)
         status = _CLAIM_STATUS[reply[0]]
         if status != "ok":
+            self.left = iter(())
             op.done(ClaimReply(status, [], True))
             return
         runs: list[ClaimedRun] = []
         key, text = b"", ""
-        for i in range(2, len(reply), 6):
+        for i in range(3, len(reply), 6):
             if reply[i + 2] != key:
                 key = reply[i + 2]
                 text = key.decode()
@@ -251,25 +295,44 @@ class ClaimLane(Lane[ClaimOp]):
                     reply[i].decode(), reply[i + 1].decode(), text, reply[i + 3], reply[i + 4], reply[i + 5]
                 )
             )
-        op.done(ClaimReply("ok", runs, reply[1] == 1))
+        self.left = iter(())
+        again = reply[2] / 1000 if reply[2] >= 0 else -1.0
+        op.done(ClaimReply("ok", runs, reply[1] == 1, again))
 
     def give_up(self, ops: Sequence[ClaimOp], text: str) -> None:
         for op in ops:
             op.done(ClaimReply("unavailable", [], True))
 
 
-LookupOp = tuple[str, Callable[[RunState], None]]
+LookupOp = tuple[str, Callable[[RunState], None], float]
 
 
 class LookupLane(Lane[LookupOp]):
     script = "lookup"
 
     def args(self, ops: Sequence[LookupOp]) -> list[Any]:
-        return [op[0] for op in ops]
+        return [BYTES_PER_CALL, *(op[0] for op in ops)]
 
     def settle(self, ops: Sequence[LookupOp], reply: Any, *, repeated: bool) -> None:
-        for (run_id, done), fields in zip(ops, reply, strict=True):
-            done(read_state(run_id, fields))
+        self.left = iter(ops)
+        again: list[LookupOp] = []
+        for op, fields in zip(self.left, reply, strict=True):
+            run_id, done, _ = op
+            if fields == 0:  # the answer was full before it
+                again.append(op)
+                continue
+            try:
+                state = read_state(run_id, fields)
+            except (KeyError, ValueError):
+                logger.critical("the record of run %s is damaged", run_id, extra={"run_id": run_id})
+                state = RunState(run_id, UNREAD)
+            done(state)
+        if again:
+            self.pending = again + self.pending
+
+    def give_up(self, ops: Sequence[LookupOp], text: str) -> None:
+        for run_id, done, _ in ops:
+            done(RunState(run_id, UNREAD, message=text))
 
 
 LogOp = tuple[str, list[bytes]]
@@ -279,6 +342,14 @@ class LogLane(Lane[LogOp]):
     """Log lines are the one thing that may get lost, or doubled, with a connection."""
 
     script = "log"
+    weighed = True
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(terms)
+        self.dropped = 0  # messages
+
+    def weight(self, op: LogOp) -> int:
+        return sum(map(len, op[1])) + LINE_BYTES * len(op[1])
 
     def args(self, ops: Sequence[LogOp]) -> list[Any]:
         args: list[Any] = [self.terms.log_lines, self.terms.result_ttl]
@@ -309,3 +380,8 @@ class CallLane(Lane[CallOp]):
         for _, future, _ in ops:
             if not future.done():
                 future.set_result(reply)
+
+    def give_up(self, ops: Sequence[CallOp], text: str) -> None:
+        for _, future, _ in ops:
+            if not future.done():
+                future.set_exception(StoreUnavailable(text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from prefect_lite.exceptions import BrokerError
@@ -84,8 +85,7 @@ class Reaper(Service):
         self._watches = watches
 
     async def run_once(self) -> float:
-        for event in await self._store.reap():
-            self._tell(event)
+        await self._store.reap(self._tell)
         return self.interval_seconds
 
     def _tell(self, event: LeaseEvent) -> None:
@@ -127,9 +127,11 @@ class Promoter(Service):
         self._store = store
         self._dispatch = dispatch
         self._watches = watches
-        self._due = 0.0  # loop time at which this sleep ends
+        self._due = math.inf  # loop time for which the next look is set
 
     async def run_once(self) -> float:
+        # What is delayed from here on is unknown to the reply: it has to wake this service by itself.
+        self._due = math.inf
         reply = await self._store.promote()
         for key in reply.ready_keys:
             self._dispatch.wake(key)
@@ -141,7 +143,7 @@ class Promoter(Service):
         return pause
 
     async def _pause(self, seconds: float) -> None:
-        self._due = asyncio.get_running_loop().time() + seconds
+        self._due = min(self._due, asyncio.get_running_loop().time() + seconds)
         await super()._pause(seconds)
 
     def due_in(self, seconds: float) -> None:

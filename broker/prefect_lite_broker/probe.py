@@ -73,9 +73,12 @@ async def claim_namespace(command: Command, namespace: str, shards: int) -> None
         ConfigurationError: Another broker uses this namespace with others.
     """
     key = meta_key(namespace)
-    await command("HSETNX", key, "shards", shards)
-    await command("HSETNX", key, "schema", SCHEMA_VERSION)
-    known_shards, known_schema = (int(value) for value in await command("HMGET", key, "shards", "schema"))
+    known = await command("HMGET", key, "shards", "schema")
+    if None in known:  # else nothing is written: a broker must be able to start while memory is full
+        await command("HSETNX", key, "shards", shards)
+        await command("HSETNX", key, "schema", SCHEMA_VERSION)
+        known = await command("HMGET", key, "shards", "schema")
+    known_shards, known_schema = (int(value) for value in known)
     if known_schema != SCHEMA_VERSION:
         raise ConfigurationError(
             f"Namespace {namespace!r} has data of schema {known_schema}, this version uses {SCHEMA_VERSION}."

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import sys
 from collections.abc import Coroutine
 from typing import Any
 
 from prefect_lite.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_DESCRIPTORS = 1 << 20
+"""Some systems allow a thousand times that, and some programs walk through all that are allowed."""
 
 
 def set_up_logging(settings: Settings, *, dates: bool = False) -> None:
@@ -21,8 +27,21 @@ def set_up_logging(settings: Settings, *, dates: bool = False) -> None:
     )
 
 
+def raise_descriptor_limit() -> None:
+    """Each connection takes a descriptor, and the usual soft limit of 1,024 is not meant for a server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as exc:  # macOS has a lower limit besides
+        logger.debug("The limit of descriptors stays at %d: %s", soft, exc)
+
+
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine on uvloop where there is one."""
+    """Run a coroutine on uvloop where there is one, with as many descriptors as the system allows."""
+    raise_descriptor_limit()
     try:
         from uvloop import new_event_loop
     except ImportError:

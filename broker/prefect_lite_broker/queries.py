@@ -5,18 +5,19 @@
 ======================  =======================  ==========================================================
 ``run``                 run id                   the fields of STATE by name, without ``result``
 ``why``                 run id                   the same, what ``Store.why`` adds, and ``sentence``
-``log``                 run id                   [[levelno, unix ms, logger, text], ...]
-``stats``               None                     queues, sessions, counters, this broker
+``log``                 [run id, offset]         {"lines": [[levelno, unix ms, logger, text], ...], "next": n}
+``log``                 run id                   the lines of the first page alone
+``stats``               None                     queues (longest first), sessions, counters, this broker
 ``served``              None                     {task key: number of sessions}
 ``sessions``            None                     [{...}, ...] (admin)
-``dead.list``           limit or None            [STATE fields, ...] (admin)
+``dead.list``           limit or None            [STATE fields, ...], newest first, messages cut (admin)
 ``dead.show``           run id                   STATE fields (admin)
 ``dead.replay``         run id                   whether it was there (admin)
 ``dead.drop``           run id                   whether it was there (admin)
 ``stop``                reason or None           True; the broker stops after the answer (admin)
 ======================  =======================  ==========================================================
 
-A refusal is ``[code, sentence]``.
+A refusal is ``[code, sentence]``. ``next`` of a page is the offset of the one after it, None at the end.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from prefect_lite.exceptions import BrokerError
 from prefect_lite.protocol.checks import check_run_id
 from prefect_lite.protocol.messages import RunState
 from prefect_lite.states import StateType
+from prefect_lite_broker.store import UNREAD
 
 if TYPE_CHECKING:
     from prefect_lite_broker.hub import Hub
@@ -39,6 +41,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEAD_LIST_MAX = 1_000
+PAGE_LENGTH = 120 * 1024
+"""Characters of a page; in UTF-8 each may take four bytes, and an ANSWER has to fit a frame of 512 KiB."""
+LINE_LENGTH = 65_536
+LOGGER_LENGTH = 512
+LINE_OVERHEAD = 32
+ENTRY_OVERHEAD = 100
+"""What an entry of ``stats`` or ``dead.list`` takes at most besides its texts, in characters of a page."""
+MESSAGE_LENGTH = 200
+"""Characters of a message in a list."""
 STOP_AFTER_SECONDS = 0.05
 """Lets the ANSWER leave before the broker closes its connections."""
 
@@ -94,7 +105,11 @@ def _run_id(arg: Any) -> str:
 
 
 async def lookup(hub: Hub, run_id: str) -> RunState:
-    """Read one run; its ``type`` is "" when there is no record."""
+    """Read one run; its ``type`` is "" when there is no record.
+
+    Raises:
+        Refusal: The store did not answer in time.
+    """
     future: asyncio.Future[RunState] = hub.loop.create_future()
 
     def done(state: RunState) -> None:
@@ -102,7 +117,14 @@ async def lookup(hub: Hub, run_id: str) -> RunState:
             future.set_result(state)
 
     hub.store.lookup(run_id, done)
-    return await future
+    try:
+        async with asyncio.timeout(hub.settings.redis_wait_seconds):
+            state = await future
+    except TimeoutError:
+        state = RunState(run_id, UNREAD)
+    if state.type == UNREAD:
+        raise Refusal("unavailable", "The store is away, so nothing can be said of this run now.")
+    return state
 
 
 def _fields(state: RunState) -> dict[str, Any]:
@@ -144,11 +166,49 @@ def why_sentence(state: RunState, facts: dict[str, Any]) -> str:
 
 
 async def _log(hub: Hub, arg: Any) -> Any:
-    return await hub.store.read_log(_run_id(arg))
+    if not isinstance(arg, list):
+        return (await _log_page(hub, _run_id(arg), 0))["lines"]
+    match cast("list[Any]", arg):
+        case [run_id, int(offset)] if offset >= 0 and not isinstance(offset, bool):
+            return await _log_page(hub, _run_id(run_id), offset)
+        case _:
+            raise Refusal("bad_argument", "A log is asked for by a run id, or by [run id, offset].")
+
+
+async def _log_page(hub: Hub, run_id: str, offset: int) -> dict[str, Any]:
+    lines = await hub.store.read_log(run_id)
+    page: list[list[Any]] = []
+    room = PAGE_LENGTH
+    for level, when_ms, logger_name, text in lines[offset:]:
+        line = [level, when_ms, logger_name[:LOGGER_LENGTH], text[:LINE_LENGTH]]
+        room -= LINE_OVERHEAD + len(line[2]) + len(line[3])
+        if page and room < 0:
+            break
+        page.append(line)
+    following = offset + len(page)
+    return {"lines": page, "next": following if following < len(lines) else None}
 
 
 async def _stats(hub: Hub, _arg: Any) -> Any:
-    return {**await hub.store.stats(), "broker": broker_facts(hub)}
+    stats = await hub.store.stats()
+    longest = sorted(stats["queues"], key=lambda queue: -queue["length"])
+    shown = _fitting(longest, lambda queue: queue["task_key"])
+    return {
+        **stats,
+        "queues": shown,
+        "queues_not_shown": len(longest) - len(shown),
+        "broker": broker_facts(hub),
+    }
+
+
+def _fitting(entries: list[Any], text: Callable[[Any], str]) -> list[Any]:
+    """The first entries that fit one ANSWER."""
+    room = PAGE_LENGTH
+    for count, entry in enumerate(entries):
+        room -= ENTRY_OVERHEAD + len(text(entry))
+        if room < 0:
+            return entries[:count]
+    return entries
 
 
 def broker_facts(hub: Hub) -> dict[str, Any]:
@@ -176,7 +236,10 @@ async def _sessions(hub: Hub, _arg: Any) -> Any:
 
 async def _dead_list(hub: Hub, arg: Any) -> Any:
     limit = arg if isinstance(arg, int) and 0 < arg <= DEAD_LIST_MAX else DEAD_LIST_MAX
-    return [_fields(state) for state in await hub.store.dead_list(limit)]
+    states = [
+        state._replace(message=state.message[:MESSAGE_LENGTH]) for state in await hub.store.dead_list(limit)
+    ]
+    return [_fields(state) for state in _fitting(states, lambda state: state.task_key + state.message)]
 
 
 async def _dead_replay(hub: Hub, arg: Any) -> Any:

@@ -18,13 +18,12 @@ from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Sub
 from prefect_lite.settings import Settings
 
 from .hint_listener import HintListener
-from .lanes import ClaimOp, pack
+from .lanes import LOG_BYTES, ClaimOp, pack
 from .probe import claim_namespace, probe
-from .store import CancelReply, ClaimReply, CommitReply, Hints, SubmitReply
+from .store import UNREAD, CancelReply, ClaimReply, CommitReply, Hints, SubmitReply
 from .store_questions import QuestionCalls
 from .store_services import ServiceCalls
 from .store_sessions import SessionCalls
-from .writer import ShardWriter
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +48,7 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
         super().__init__(settings)
         self._broker_id = broker_id
         self._most = settings.max_pending_writes
+        self._most_bytes = settings.max_pending_bytes // self.shards
         self._tasks: list[asyncio.Task[None]] = []
         self._set_peers(True)
 
@@ -60,6 +60,7 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
             StoreUnavailable: Redis did not answer within ``redis_wait_seconds``.
             ConfigurationError: It is too old, or the namespace has another shard count or schema.
         """
+        self.on_ready = hints.on_ready
         for shard, writer in enumerate(self.writers):
             self._keep(writer.run(), f"prefect-lite-writer-{shard}")
         self._keep(self._sweep(), "prefect-lite-sweep")
@@ -112,12 +113,21 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
 
     @property
     def counters(self) -> dict[str, int]:
-        """Sums over the shards, for metrics; ``largest`` is the biggest group of one script call."""
-        names = ("calls", "operations", "pipelines", "reconnects")
-        counters = {name: sum(getattr(writer, name) for writer in self.writers) for name in names}
-        counters["largest"] = max(writer.largest for writer in self.writers)
-        counters["pending"] = sum(len(lane.pending) for writer in self.writers for lane in writer.lanes)
-        return counters
+        """Sums over the shards, for metrics.
+
+        ``largest`` is the biggest group of one script call, ``pending`` what Redis has not answered, and
+        ``dropped_logs`` counts LOG messages that Redis was too slow or too full for.
+        """
+        backlogs, writers = self.backlogs, self.writers
+        return {
+            "calls": sum(backlog.calls for backlog in backlogs),
+            "operations": sum(backlog.operations for backlog in backlogs),
+            "pipelines": sum(writer.pipelines for writer in writers),
+            "reconnects": sum(writer.reconnects for writer in writers),
+            "largest": max(backlog.largest for backlog in backlogs),
+            "pending": sum(len(backlog) for backlog in backlogs),
+            "dropped_logs": sum(backlog.log.dropped for backlog in backlogs),
+        }
 
     async def ping(self) -> None:
         """One round trip to every shard.
@@ -146,25 +156,27 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
         return int(reply[1])
 
     # -- hot path ---------------------------------------------------------------------------------
-    def _writer_of(self, run_id: str) -> ShardWriter:
-        return self.writers[int(run_id[-3:], 16) % self.shards if self.shards > 1 else 0]
+    def _index(self, run_id: str) -> int:
+        return int(run_id[-3:], 16) % self.shards if self.shards > 1 else 0
 
     def submit(self, msg: Submit, done: Callable[[SubmitReply], None]) -> None:
-        writer = self._writer_of(msg.run_id)
-        lane = writer.submit
+        shard = self._index(msg.run_id)
+        lane = self.backlogs[shard].submit
+        size = len(msg.body)
         refused = None
         if msg.parents:
             refused = SubmitReply(
                 msg.run_id, "unsupported", "", "Runs that wait for others are not stored yet."
             )
-        elif len(lane.pending) >= self._most:
-            text = f"{self._most:,} submits wait for Redis in this broker already."
+        elif len(lane.pending) >= self._most or (lane.pending and lane.bytes + size > self._most_bytes):
+            text = f"{len(lane.pending):,} submits ({lane.bytes:,} bytes) wait for Redis in this broker."
             refused = SubmitReply(msg.run_id, "full", "", text, 1.0)
         if refused:
             asyncio.get_running_loop().call_soon(done, refused)
             return
         lane.pending.append((msg, done, time.monotonic()))
-        writer.wake()
+        lane.bytes += size
+        self.writers[shard].wake()
 
     def claim(
         self,
@@ -177,50 +189,65 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
     ) -> None:
         """Tokens are random per claim, and stay the same when the call has to be repeated."""
         base = base64.urlsafe_b64encode(os.urandom(9)).decode() + "."
-        writer = self.writers[shard]
-        writer.claim.pending.append(ClaimOp(session, epoch, number, limit, base, done))
-        writer.wake()
+        self.backlogs[shard].claim.pending.append(ClaimOp(session, epoch, number, limit, base, done))
+        self.writers[shard].wake()
 
     def started(self, run_id: str, token: str, attempt: int) -> None:
-        writer = self._writer_of(run_id)
-        writer.started.by_token[token] = (run_id, token, attempt)
-        writer.wake()
+        shard = self._index(run_id)
+        self.backlogs[shard].started.by_token[token] = (run_id, token, attempt)
+        self.writers[shard].wake()
 
     def finish(self, msg: Finish, done: Callable[[CommitReply], None]) -> None:
-        writer = self._writer_of(msg.run_id)
+        shard = self._index(msg.run_id)
+        backlog = self.backlogs[shard]
         # A run that starts and ends within one turn is written once.
-        writer.started.by_token.pop(msg.token, None)
-        writer.finish.pending.append((msg, done))
-        writer.wake()
+        backlog.started.by_token.pop(msg.token, None)
+        lane = backlog.finish
+        lane.pending.append((msg, done))
+        if msg.result:
+            lane.bytes += len(msg.result)
+        self.writers[shard].wake()
 
     def retry(self, msg: Retry, done: Callable[[CommitReply], None]) -> None:
-        writer = self._writer_of(msg.run_id)
-        writer.retry.pending.append((msg, done))
-        writer.wake()
+        shard = self._index(msg.run_id)
+        self.backlogs[shard].retry.pending.append((msg, done))
+        self.writers[shard].wake()
 
     def release(self, msg: Release, done: Callable[[CommitReply], None]) -> None:
-        writer = self._writer_of(msg.run_id)
-        writer.release.pending.append((msg, done))
-        writer.wake()
+        shard = self._index(msg.run_id)
+        self.backlogs[shard].release.pending.append((msg, done))
+        self.writers[shard].wake()
 
     def lookup(self, run_id: str, done: Callable[[RunState], None]) -> None:
-        writer = self._writer_of(run_id)
-        if len(writer.lookup.pending) < self._most:  # else it is dropped: watchers read again by themselves
-            writer.lookup.pending.append((run_id, done))
-            writer.wake()
+        """``done`` gets a state of type ``UNREAD`` when the run could not be read in time."""
+        shard = self._index(run_id)
+        pending = self.backlogs[shard].lookup.pending
+        if len(pending) >= self._most:
+            text = f"{len(pending):,} lookups wait for Redis in this broker already."
+            asyncio.get_running_loop().call_soon(done, RunState(run_id, UNREAD, message=text))
+            return
+        pending.append((run_id, done, time.monotonic()))
+        self.writers[shard].wake()
 
     def cancel(self, run_id: str, done: Callable[[CancelReply], None]) -> None:
-        writer = self._writer_of(run_id)
-        writer.cancel.pending.append((run_id, done, time.monotonic()))
-        writer.wake()
+        shard = self._index(run_id)
+        self.backlogs[shard].cancel.pending.append((run_id, done, time.monotonic()))
+        self.writers[shard].wake()
 
     def log(self, run_id: str, lines: list[list[Any]]) -> None:
-        writer = self._writer_of(run_id)
+        """Lines that Redis is too slow for are dropped, and counted."""
+        shard = self._index(run_id)
+        lane = self.backlogs[shard].log
         most = self.settings.max_log_lines
-        if not lines or not most or len(writer.log.pending) >= self._most:
+        if not lines or not most:
             return
-        writer.log.pending.append((run_id, [pack(line) for line in lines[-most:]]))
-        writer.wake()
+        if len(lane.pending) >= self._most or lane.bytes >= LOG_BYTES:
+            lane.dropped += 1
+            return
+        op = (run_id, [pack(line) for line in lines[-most:]])
+        lane.pending.append(op)
+        lane.bytes += lane.weight(op)
+        self.writers[shard].wake()
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -1,4 +1,9 @@
-"""Loads the Lua scripts; ``--@include name`` is replaced by ``scripts/lib/name.lua``."""
+"""Loads the Lua scripts; ``--@include name`` is replaced by ``scripts/lib/name.lua``.
+
+The first line of each tells the server what it may do: ``allow-oom`` for all that make room or keep what is
+under way going when memory is full (all but new runs and log lines), ``no-writes`` for questions. Any such
+line also has the server refuse keys of more than one hash slot.
+"""
 
 from __future__ import annotations
 

@@ -125,8 +125,7 @@ class Listeners:
         try:
             if where.unix is not None:
                 self._clear(where.unix)
-                server = await unix_serve(self._handle, str(where.unix), **options)
-                os.chmod(where.unix, 0o600)
+                server = await unix_serve(self._handle, sock=_bind(where.unix), **options)
                 self._paths.append(where.unix)
                 self.addresses.append(f"ws+unix://{where.unix}")
             else:
@@ -167,6 +166,7 @@ class Listeners:
                 f"The socket path {path} has {SOCKET_PATH_LIMIT} bytes or more, which the system refuses; "
                 "choose a shorter one."
             )
+        _check_folder(path.parent)
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(1.0)
@@ -199,6 +199,30 @@ class Listeners:
             await asyncio.gather(*waits)
         for path in self._paths:
             path.unlink(missing_ok=True)
+
+
+def _bind(path: Path) -> socket.socket:
+    """A unix socket that only this account may connect to, from its first moment."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        made.bind(str(path))
+    except BaseException:
+        made.close()
+        raise
+    finally:
+        os.umask(before)
+    return made
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder where others could put a socket of theirs in place of ours, and be sent the tokens."""
+    facts = folder.stat()
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or facts.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f"{folder} belongs to others or can be written to by others, who could take the broker's place; "
+            "put the socket into a private folder."
+        )
 
 
 def _library_logger() -> logging.Logger:

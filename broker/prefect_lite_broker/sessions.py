@@ -55,6 +55,16 @@ BACKLOG_BYTES = 8 * 1024 * 1024
 SCARCE_BACKLOG_BYTES = 128 * 1024
 """The same while all peers together have more than TOTAL_BACKLOG_BYTES unsent."""
 TOTAL_BACKLOG_BYTES = 32 * 1024 * 1024
+STATE_BYTES = 128
+"""What a STATE costs besides its message and result."""
+
+MAX_WAITING_MESSAGES = 100_000
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""What may wait for one peer besides bodies and results; beyond that it is cut, however slowly it reads."""
+WEIGH_SECONDS = 1.0
+"""Weighing the outbox of a peer that is behind takes a look at each message."""
+MAX_REPORTS = 5
+"""ERRORs of one peer that are logged."""
 
 
 class Peer(Outgoing):
@@ -88,7 +98,9 @@ class Peer(Outgoing):
         self._renewing = False
         self._renew_next: Renew | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0  # bytes of bodies and results since the outbox was last empty
+        self._unsent = 0  # bytes of bodies and STATEs since the outbox was last empty
+        self._weigh_at = 0.0
+        self._reports = 0
 
     # -- life of the connection ---------------------------------------------------------------------
 
@@ -176,7 +188,10 @@ class Peer(Outgoing):
         elif isinstance(message, Goodbye):
             self._goodbye(message)
         elif isinstance(message, Error):
-            logger.warning("A %s reports: %s (%s)", self.role, message.text, message.code)
+            self._reports += 1
+            if self._reports <= MAX_REPORTS:
+                text, code = message.text[:200], message.code[:32]
+                logger.warning("A %s reports: %r (%r)", self.role or "stranger", text, code)
 
     # -- handshake ----------------------------------------------------------------------------------
 
@@ -186,6 +201,9 @@ class Peer(Outgoing):
             self.fail("namespace", f"This broker serves namespace {namespace!r}, not {hello.namespace!r}.")
             return
         self.role = hello.role
+        if self.hub.stopping:
+            self.close(CLOSE_RESTART, "the broker stops")
+            return
         if hello.role == "worker":
             self.hub.spawn(self._open_worker(hello), "Opening a worker's session")
         else:
@@ -203,7 +221,7 @@ class Peer(Outgoing):
                 session, secret, held = secrets.token_hex(16), secrets.token_bytes(32), []
                 epoch = await store.open_session(session, _digest(secret), hello.info)
         except BrokerError as exc:
-            self.fail("unavailable", f"The store is away: {exc}", CLOSE_TRY_LATER)
+            self.store_away(exc)
             return
         if self.gone or self.closing:
             # The worker will resume it within the grace, or the reaper gives its runs to others.
@@ -230,14 +248,21 @@ class Peer(Outgoing):
     @property
     def credit(self) -> int:
         """Runs that may be pushed now."""
-        return 0 if self.closing or self._behind() else self.wire.credit
+        return 0 if self.closing or self.hub.stopping or self._behind() else self.wire.credit
 
     def push(self, run: ClaimedRun) -> None:
         """Send a leased run."""
+        if self.hub.stopping:
+            self.hub.store.release(Release(run.run_id, run.token), self.after_commit)
+            return
         self._unsent += len(run.body)
         self.hub.unsent += len(run.body)
         self.wire.push_run(*run)
         self.schedule()
+
+    def store_away(self, exc: Exception) -> None:
+        """This connection is of no use without an answer of the store: have the peer come again."""
+        self.fail("unavailable", f"The store is away: {exc}"[:500], CLOSE_TRY_LATER)
 
     def unseated(self, status: str) -> None:
         """The store gives this connection nothing more."""
@@ -254,6 +279,7 @@ class Peer(Outgoing):
             self.hub.store.release(Release(run_id, token), self.after_commit)
         if not self._renewing:
             self._renewing = True
+            self._renew_next = None  # of a time when the store was away
             self.hub.spawn(self._renew_in_store(message), "Renewing a worker's leases")
             return
         # The store is slow or away. Only the latest RENEW is worth sending, and the worker should hear
@@ -281,7 +307,7 @@ class Peer(Outgoing):
 
     def _goodbye(self, message: Goodbye) -> None:
         self.left = True
-        logger.debug("A %s leaves: %s", self.role, message.reason[:200])
+        logger.debug("A %s leaves: %r", self.role, message.reason[:200])
         if self.seat is not None:
             self.hub.dispatch.leave(self.seat)
             self.hub.spawn(self._leave_store(), "Closing a worker's session")
@@ -305,12 +331,12 @@ class Peer(Outgoing):
 
     def tell(self, state: RunState) -> None:
         """Push a STATE, or leave it in the store while the peer is far behind."""
-        if state.result is not None:
-            if self._behind():
-                self.owed.add(state.run_id)
-                return
-            self._unsent += len(state.result)
-            self.hub.unsent += len(state.result)
+        if self._behind():
+            self.owed.add(state.run_id)
+            return
+        size = STATE_BYTES + len(state.message) + len(state.result or b"")
+        self._unsent += size
+        self.hub.unsent += size
         self.send(state)
 
     def _behind(self) -> bool:
@@ -345,9 +371,32 @@ class Peer(Outgoing):
             self.accepted, self.aliases, self.notices = [], [], []
             self.wire.send(Accepted(accepted, aliases, notices))
         self.pump.flush()
-        if self._unsent and not self.wire.has_data:
+        if self.wire.has_data:
+            self._bound()
+        elif self._unsent or self.answered:
             self._sent()
+            self.settle_answers()
             self.catch_up()
+
+    def settle_answers(self) -> None:
+        """Questions no longer count once their ANSWERs have left."""
+        if not self.wire.has_data:
+            self.asking -= self.answered
+            self.answered = 0
+
+    def _bound(self) -> None:
+        """Cut a peer that reads more slowly than it asks; the write deadline does not see it."""
+        now = self.hub.loop.time()
+        waiting = self.wire.backlog
+        if waiting <= MAX_WAITING_MESSAGES:
+            if now < self._weigh_at:
+                return
+            self._weigh_at = now + WEIGH_SECONDS
+            if self.wire.backlog_bytes <= MAX_WAITING_BYTES:
+                return
+        logger.warning("Cut a %s that is %s messages behind", self.role or "stranger", f"{waiting:,}")
+        self.closing = True
+        self.pump.abort()
 
     def catch_up(self) -> None:
         """Read again what was owed to a peer that has caught up; called about once a second."""

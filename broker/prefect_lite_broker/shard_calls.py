@@ -10,6 +10,7 @@ from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.settings import Settings
 
 from . import keys
+from .backlog import Backlog
 from .connect import Dialer
 from .lanes import Terms
 from .scripts import SCRIPTS
@@ -21,6 +22,10 @@ def to_ms(seconds: float) -> int:
 
 
 def _nothing() -> None:
+    """Until there is somebody to tell."""
+
+
+def _nobody(_task_keys: list[str]) -> None:
     """Until there is somebody to tell."""
 
 
@@ -43,20 +48,26 @@ class ShardCalls:
             idempotency=self.idempotency,
             longest=settings.max_queue_length,
             log_lines=settings.max_log_lines,
+            suspect=to_ms(settings.suspect_seconds),
         )
         try:
             self.dial = Dialer(settings.redis_url)
         except ValueError as exc:
             raise ConfigurationError(f"PREFECT_LITE_REDIS_URL: {exc}.") from None
         self.prefixes = [keys.prefix(settings.namespace, shard) for shard in range(self.shards)]
-        wait = settings.redis_wait_seconds
         self.on_settled: Callable[[], None] = _nothing
+        self.on_ready: Callable[[list[str]], None] = _nobody
+        self.backlogs = [Backlog(terms, settings.redis_wait_seconds, self._ready) for _ in self.prefixes]
         self.writers = [
-            ShardWriter(self.dial, prefix, terms, wait, self._settled) for prefix in self.prefixes
+            ShardWriter(self.dial, prefix, backlog, self._settled)
+            for prefix, backlog in zip(self.prefixes, self.backlogs, strict=True)
         ]
 
     def _settled(self) -> None:
         self.on_settled()
+
+    def _ready(self, task_keys: list[str]) -> None:
+        self.on_ready(task_keys)
 
     def shard_of(self, run_id: str) -> int:
         return keys.shard_of(run_id, self.shards)
@@ -69,7 +80,7 @@ class ShardCalls:
             ResponseError: Redis refused it.
         """
         writer = self.writers[shard]
-        future = writer.call.add(command)
+        future = self.backlogs[shard].call.add(command)
         writer.wake()
         return await future
 

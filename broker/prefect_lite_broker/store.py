@@ -12,6 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Submit
 
+UNREAD = "UNREAD"
+"""``type`` of the answer to a lookup that could not be made; "" is that of a run without a record."""
+
 
 class SubmitReply(NamedTuple):
     run_id: str
@@ -35,6 +38,7 @@ class ClaimReply(NamedTuple):
     status: str  # ok, moved (another epoch), unknown (no such session), unavailable
     runs: list[ClaimedRun]
     drained: bool  # nothing more is ready for this session in this shard
+    again_seconds: float = -1.0  # a suspect waits that this session may take then, if all goes well
 
 
 class CommitReply(NamedTuple):
@@ -83,7 +87,11 @@ class PromoteReply(NamedTuple):
 
 
 class Hints(Protocol):
-    """What other brokers tell; a lost hint costs time, never a run."""
+    """What other brokers tell; a lost hint costs time, never a run.
+
+    ``on_ready`` is called for this broker's own submits too if they were written after claims made in their
+    turn: such a claim may have found nothing.
+    """
 
     def on_ended(self, run_ids: list[str]) -> None: ...
     def on_ready(self, task_keys: list[str]) -> None: ...
@@ -125,7 +133,7 @@ class Store(Protocol):
     async def close_session(self, session: str, epoch: int) -> list[str]: ...
 
     # -- services ---------------------------------------------------------------------------------
-    async def reap(self) -> list[LeaseEvent]: ...
+    async def reap(self, tell: Callable[[LeaseEvent], None]) -> None: ...
     async def promote(self) -> PromoteReply: ...
     async def retention(self) -> int: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgpack
@@ -20,7 +21,8 @@ class QuestionCalls(ShardCalls):
 
         Returns:
             ``sessions``, ``delayed``, ``dead``, ``held`` counts; ``queues``: a list of ``task_key``, ``lane``
-            ("0" to "9", or "s" for suspects), ``length``, ``oldest_seconds`` since the head was submitted.
+            ("0" to "9", or "s" and "z" for suspects), ``length``, ``oldest_seconds`` since the head was
+            submitted.
         """
         replies = await self.each("stats")
         queues: dict[str, list[float]] = {}
@@ -104,10 +106,11 @@ class QuestionCalls(ShardCalls):
         return sorted(states, key=lambda state: -state.ended_ms)[:limit]
 
     async def dead_replay(self, run_id: str) -> bool:
-        return bool(await self.script("dead_replay", self.shard_of(run_id), run_id))
+        return bool(await self.script("dead_replay", self.shard_of(run_id), run_id, os.urandom(8)))
 
     async def dead_drop(self, run_id: str) -> bool:
-        return bool(await self.script("dead_drop", self.shard_of(run_id), run_id, self.result_ttl))
+        shard = self.shard_of(run_id)
+        return bool(await self.script("dead_drop", shard, run_id, self.result_ttl, os.urandom(8)))
 
 
 def _add_session(found: dict[str, dict[str, Any]], now: int, words: list[Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefect_lite.protocol.messages import RunState
 
 from .records import read_state
@@ -11,11 +13,19 @@ from .store import LeaseEvent, PromoteReply
 SERVICE_LIMIT = 100
 """Runs that one call of a service may touch."""
 
+RETENTION_LIMIT = 1000
+"""Entries that one call of retention may look at; each costs less than a run."""
+
+GAP_MS = 3000
+GAP_LOOKS = 3
+"""The reaper has not looked for so long, or for so many intervals: nobody can be blamed for not renewing."""
+
 
 class ServiceCalls(ShardCalls):
     """Each call goes on until nothing is left to do in any shard."""
 
-    async def reap(self) -> list[LeaseEvent]:
+    async def reap(self, tell: Callable[[LeaseEvent], None]) -> None:
+        """``tell`` gets the events after each call, so that a later one that fails takes none with it."""
         settings = self.settings
         args = (
             to_ms(settings.lease_seconds),
@@ -25,8 +35,8 @@ class ServiceCalls(ShardCalls):
             self.result_ttl,
             self.idempotency,
             settings.max_dead,
+            max(GAP_MS, to_ms(GAP_LOOKS * settings.reap_seconds)),
         )
-        events: list[LeaseEvent] = []
         for shard in range(self.shards):
             more = 1
             while more:
@@ -34,8 +44,7 @@ class ServiceCalls(ShardCalls):
                 for i in range(0, len(words), 6):
                     run_id, task_key, session, outcome = (word.decode() for word in words[i : i + 4])
                     state = read_state(run_id, words[i + 5]) if words[i + 5] else None
-                    events.append(LeaseEvent(run_id, task_key, session, outcome, words[i + 4], state))
-        return events
+                    tell(LeaseEvent(run_id, task_key, session, outcome, words[i + 4], state))
 
     async def promote(self) -> PromoteReply:
         ready: set[str] = set()
@@ -56,5 +65,12 @@ class ServiceCalls(ShardCalls):
 
     async def retention(self) -> int:
         """Returns how many entries were removed."""
-        replies = await self.each("retention", self.settings.max_dead, self.result_ttl, SERVICE_LIMIT)
-        return sum(replies)
+        removed = 0
+        for shard in range(self.shards):
+            more = 1
+            while more:
+                more, count = await self.script(
+                    "retention", shard, self.settings.max_dead, self.result_ttl, RETENTION_LIMIT
+                )
+                removed += count
+        return removed

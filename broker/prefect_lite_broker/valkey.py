@@ -32,6 +32,8 @@ COMMAND_SECONDS = 2.0
 # A server that holds the lock but whose socket is gone (a cleaned /tmp) can only be replaced.
 UNREACHABLE_SECONDS = 5.0
 WATCH_SECONDS = 0.2
+# How often a server is looked at whose end the system would tell us.
+LOOK_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 5.0
 
 _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64": "arm64"}
@@ -90,7 +92,9 @@ class EmbeddedValkey:
             runtime: The private directory for a new server's socket.
             appendfsync: ``no``, ``everysec`` or ``always``; an adopted server is told too.
         """
-        self.unix_path = runtime / "valkey.sock"
+        self._own_path = runtime / "valkey.sock"
+        self.unix_path = self._own_path
+        self.pid = 0  # of the server, once it has started or been adopted
         self._home = home
         self._appendfsync = appendfsync
         self._lock = FileLock(home.valkey_lock)
@@ -123,6 +127,7 @@ class EmbeddedValkey:
                     "The running Valkey server can't be reached at %s; it is replaced", self.unix_path
                 )
                 await asyncio.to_thread(stop_valkey, self._home)
+                self.unix_path = self._own_path  # the folder of the old one may be gone
             self.start_if_dead()
             await asyncio.sleep(POLL_SECONDS)
         if self._process is None:
@@ -136,6 +141,7 @@ class EmbeddedValkey:
 
         Raises:
             EmbeddedStartError: There is no server program.
+            OSError: The lock can't be looked at, for want of descriptors say.
         """
         if self._process is not None:
             self._process.poll()  # reaps it, so that a dead server is no zombie
@@ -167,7 +173,8 @@ class EmbeddedValkey:
             )
         finally:
             os.close(output)
-        self._record(self._process.pid)
+        self.pid = self._process.pid
+        self._record(self.pid)
 
     def _record(self, pid: int) -> None:
         record = {"pid": pid, "started": identity(pid), "unix_path": str(self.unix_path), "host": hostname()}
@@ -184,18 +191,26 @@ class EmbeddedValkey:
         for line in (await self._ask("INFO", "server")).splitlines():
             name, _, value = line.partition(":")
             if name == "process_id":
-                self._record(int(value))  # a broker killed between start and record left an old one
+                self.pid = int(value)
+                self._record(self.pid)  # a broker killed between start and record left an old one
                 logger.info("Adopted the running Valkey server, pid %s", value)
 
     async def run(self) -> None:
         """Restart the server whenever it has died, until cancelled."""
         while True:
-            await asyncio.sleep(self._pause)
+            if self._pause > WATCH_SECONDS:
+                await asyncio.sleep(self._pause)
+            else:
+                await _ended(self.pid)
             try:
                 self.run_once()
             except EmbeddedStartError as exc:
                 self._pause = min(self._pause * 2, MAX_PAUSE_SECONDS)
                 logger.critical("%s No run can be accepted or finished until it runs again.", exc)
+            except OSError as exc:
+                # The broker goes on serving: whoever is connected gives descriptors back.
+                self._pause = min(self._pause * 2, MAX_PAUSE_SECONDS)
+                logger.warning("Can't tell whether the Valkey server is alive (%s); looking again soon", exc)
 
     def run_once(self) -> bool:
         """Start the server anew if it has died; True when that was so."""
@@ -235,6 +250,26 @@ class EmbeddedValkey:
                 return await _command(self.unix_path, *args)
         except (OSError, ValueError, EOFError):  # a TimeoutError is an OSError
             return ""
+
+
+async def _ended(pid: int) -> None:
+    """Wait for the end of a process, for LOOK_SECONDS at most; WATCH_SECONDS where it is not told."""
+    try:
+        # Linux; it becomes readable when the process has ended, be it our child or not.
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        await asyncio.sleep(WATCH_SECONDS)
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        loop.add_reader(fd, ended.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
 
 
 async def _command(unix_path: Path, *args: str) -> str:

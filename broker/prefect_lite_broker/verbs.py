@@ -68,7 +68,8 @@ class Outgoing:
         self.checked: set[str] = set()
         self.watched: set[str] = set()
         self.owed: set[str] = set()  # ended runs this peer was too far behind to be told
-        self.asking = 0
+        self.asking = 0  # questions whose ANSWER has not left
+        self.answered = 0  # those of them whose ANSWER waits to be sent
         self.serving = False
         self.serve_next: list[str] | None = None
         self._scheduled = False
@@ -80,6 +81,12 @@ class Outgoing:
         raise NotImplementedError
 
     def tell(self, state: RunState) -> None:
+        raise NotImplementedError
+
+    def settle_answers(self) -> None:
+        raise NotImplementedError
+
+    def store_away(self, exc: Exception) -> None:
         raise NotImplementedError
 
     # -- answers of the store -----------------------------------------------------------------------
@@ -133,6 +140,8 @@ class Outgoing:
 
 def submit(peer: Peer, msg: Submit) -> None:
     hub = peer.hub
+    if hub.stopping:
+        return  # without an answer: the client sends it again, to the next broker
     if msg.parents:
         text = "This broker does not hold runs back for other runs yet."
         peer.send(Refused(msg.run_id, "unsupported", text))
@@ -185,12 +194,18 @@ def cancel(peer: Peer, msg: Cancel) -> None:
         if reply.status == "cancelling":
             # On another broker, the hint of the same script reaches the worker.
             hub.cancel_lease(reply.session, reply.run_id, reply.token)
+        if reply.status == "unavailable":
+            text = "The store is away; it is not known whether the run will be cancelled."
+            peer.send(Answer(msg.request, False, ["unavailable", text]))
+            return
         peer.send(Answer(msg.request, True, {"run_id": reply.run_id, "status": reply.status}))
 
     hub.store.cancel(msg.run_id, answered)
 
 
 def query(peer: Peer, msg: Query) -> None:
+    if peer.asking >= MAX_QUERIES:
+        peer.settle_answers()
     if peer.asking >= MAX_QUERIES:
         peer.send(Answer(msg.request, False, ["busy", "Too many questions at once."]))
         return
@@ -203,7 +218,8 @@ async def _answer(peer: Peer, msg: Query) -> None:
         ok, value = await queries.answer(peer.hub, peer.role, msg.what, msg.arg)
         peer.send(Answer(msg.request, ok, value))
     finally:
-        peer.asking -= 1
+        peer.answered += 1
+        peer.schedule()
 
 
 # -- workers ----------------------------------------------------------------------------------------
@@ -236,6 +252,10 @@ async def _serve_in_store(peer: Peer, seat: Seat) -> None:
             # Only now: the claim script hands out what the store knows this session to serve.
             if peer.serve_next is None:
                 peer.hub.dispatch.serve(seat, keys)
+    except Exception as exc:
+        # Left alone it would be connected and idle for ever; on its next connection it says SERVE again.
+        peer.store_away(exc)
+        raise
     finally:
         peer.serving = False
 
@@ -266,7 +286,7 @@ def log(peer: Peer, msg: Log) -> None:
 
 
 def progress(_peer: Peer, _msg: Progress) -> None:
-    """Accepted and dropped: no store operation keeps progress yet."""
+    """Accepted and dropped: the store keeps no progress yet (nor the labels of SERVE)."""
 
 
 HANDLERS: dict[type[Message], Callable[[Peer, Any], None]] = {

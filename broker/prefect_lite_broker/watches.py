@@ -11,8 +11,10 @@ belief be wrong, the next WATCH of the same run reads it.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from prefect_lite.protocol.messages import RunState
@@ -23,6 +25,8 @@ MAX_EXPECTED = 50_000
 """Runs remembered as submitted here and not ended; the oldest are forgotten and read when watched."""
 MAX_LOOKUPS = 500
 """Reads in flight: a client that renews 100,000 watches must not hold up the commits of others."""
+LOST_SECONDS = 60.0
+"""A read without an answer for so long no longer takes a place of the MAX_LOOKUPS."""
 
 
 class Watcher(Protocol):
@@ -38,15 +42,22 @@ class Watcher(Protocol):
 class Watches:
     """All watches of one broker."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._clock = clock
         self._watchers: dict[str, list[Watcher]] = {}
-        self._waiting: deque[str] = deque()  # reads beyond MAX_LOOKUPS
-        self._reading = 0
-        self._expected: OrderedDict[str, None] = OrderedDict()  # a dict finds its oldest key in O(deleted)
+        # OrderedDicts, because a dict finds its oldest key in O(deleted).
+        self._waiting: OrderedDict[str, None] = OrderedDict()  # watched runs to read when there is room
+        self._reading: OrderedDict[str, float] = OrderedDict()  # and since when
+        self._expected: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._watchers)
+
+    @property
+    def waiting(self) -> int:
+        """Watched runs that wait for being read."""
+        return len(self._waiting)
 
     def register(self, watcher: Watcher, run_id: str) -> bool:
         """Register without reading; False when this watcher had the run already."""
@@ -84,6 +95,7 @@ class Watches:
             watchers.remove(watcher)
             if not watchers:
                 del self._watchers[run_id]
+                self._waiting.pop(run_id, None)
 
     def drop(self, watcher: Watcher) -> None:
         """The connection is gone."""
@@ -95,6 +107,8 @@ class Watches:
         watchers = self._watchers.pop(state.run_id, None)
         if watchers is None:
             return
+        if self._waiting:
+            self._waiting.pop(state.run_id, None)
         for watcher in watchers:
             watcher.watched.discard(state.run_id)
             watcher.tell(state)
@@ -107,25 +121,37 @@ class Watches:
     def reread(self) -> None:
         """Hints were lost: read everything that is watched."""
         self._expected.clear()
-        waiting = set(self._waiting)
         for run_id in list(self._watchers):
-            if run_id not in waiting:
-                self.read(run_id)
+            self.read(run_id)
 
     def read(self, run_id: str) -> None:
-        """Read a run and push its state if it has ended, or is unknown."""
-        if self._reading >= MAX_LOOKUPS:
-            self._waiting.append(run_id)
-            return
-        self._reading += 1
-        self._store.lookup(run_id, self._read)
+        """Read a watched run and push its state if it has ended, or is unknown."""
+        # One that is being read waits too: what changed since may not be in that answer.
+        self._waiting[run_id] = None
+        self._read_more()
 
-    def _read(self, state: RunState) -> None:
-        self._reading -= 1
+    def _read_more(self) -> None:
+        reading, waiting = self._reading, self._waiting
+        now = self._clock()
+        if len(reading) >= MAX_LOOKUPS:
+            while reading and now - next(iter(reading.values())) > LOST_SECONDS:
+                reading.popitem(last=False)
+        for _ in range(min(MAX_LOOKUPS - len(reading), len(waiting))):
+            if not waiting:
+                return  # answered meanwhile
+            run_id, _ = waiting.popitem(last=False)
+            if run_id in reading:
+                waiting[run_id] = None
+                continue
+            reading[run_id] = now
+            self._store.lookup(run_id, partial(self._read, now))
+
+    def _read(self, since: float, state: RunState) -> None:
+        # A later read of the same run may have its place by now.
+        if self._reading.get(state.run_id) == since:
+            del self._reading[state.run_id]
         # No type: no record is left, and waiting would never end.
         if not state.type or state.type in TERMINAL_TYPES:
             self.ended(state)
-        while self._waiting and self._reading < MAX_LOOKUPS:
-            run_id = self._waiting.popleft()
-            if run_id in self._watchers:
-                self.read(run_id)
+        if self._waiting:
+            self._read_more()

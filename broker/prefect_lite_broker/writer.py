@@ -1,9 +1,8 @@
 """The group-commit writer of one shard.
 
-Operations collect in lanes while two pipelines are in flight; then everything that has arrived goes out
-together, and everybody is answered. Alone an operation costs one round trip; under load the groups grow
-by themselves. Inside a pipeline the order is: started, finish, retry, release, cancel, submit, claim,
-lookup, log, the rest, so that a claim sees the submits and commits of the same turn.
+Operations collect in the lanes of a ``Backlog`` while two pipelines are in flight; then everything that has
+arrived goes out together, and everybody is answered. Alone an operation costs one round trip; under load
+the groups grow by themselves.
 
 Every call is safe to repeat, so on any fault of the connection it is dropped (never reused: a reply that
 was not read would be taken for the next one's) and what is unanswered goes out again on a new one.
@@ -14,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
@@ -32,12 +30,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from prefect_lite.exceptions import StoreUnavailable
-
-from .commit_lanes import CancelLane, FinishLane, ReleaseLane, RetryLane, StartedLane
-from .lanes import CallLane, ClaimLane, Lane, LogLane, LookupLane, SubmitLane, Terms
+from .backlog import Backlog, Batch
 from .scripts import SCRIPTS
-from .store import CancelReply, SubmitReply
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +45,12 @@ DEPTH = 2
 next. With one, the two took turns, and their times added up."""
 
 FULL_SECONDS = 0.1
-"""Pause after Redis refused writes because it is full or can't persist."""
+"""Pause after Redis refused new runs because it is full, or all writes because it can't persist."""
 
 BACKOFF_SECONDS = (0.05, 1.0)
 
 # The stub says a tuple of one; any length is meant. redis-py's own packing is Python and 20 times slower.
 _pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # pyright: ignore[reportAssignmentType]
-
-_REFUSED = float("inf")  # in place of an operation's time: nobody waits for it any more
 
 _PASSING_TEXTS = ("READONLY", "OOM", "MISCONF", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "BUSY")
 _PASSING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, MasterDownError)
@@ -67,12 +59,8 @@ _PASSING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, Ma
 Dial = Callable[[], Awaitable[AbstractConnection]]
 
 
-class Batch(NamedTuple):
-    """One script call in the making."""
-
-    lane: Lane[Any]
-    ops: list[Any]
-    repeated: bool
+def _out_of_memory(error: ResponseError) -> bool:
+    return isinstance(error, OutOfMemoryError) or str(error).startswith("OOM")
 
 
 def _passing(error: ResponseError) -> bool:
@@ -87,58 +75,27 @@ class ShardWriter:
         dial: Makes a connected redis-py connection without any retry of its own.
         prefix: Start of the shard's keys.
         terms: Settings the scripts need.
-        wait_seconds: Submits and rare calls that Redis has not answered by then are refused.
+        backlog: What waits for Redis.
         settled: Called after the answers of each pipeline have been handed on.
     """
 
-    def __init__(
-        self,
-        dial: Dial,
-        prefix: bytes,
-        terms: Terms,
-        wait_seconds: float,
-        settled: Callable[[], None],
-    ) -> None:
-        self._settled = settled
+    def __init__(self, dial: Dial, prefix: bytes, backlog: Backlog, settled: Callable[[], None]) -> None:
         self._dial = dial
         self._prefix = prefix
-        self._wait_seconds = wait_seconds
-        self.started = StartedLane(terms)
-        self.finish = FinishLane(terms)
-        self.retry = RetryLane(terms)
-        self.release = ReleaseLane(terms)
-        self.cancel = CancelLane(terms)
-        self.submit = SubmitLane(terms)
-        self.claim = ClaimLane(terms)
-        self.lookup = LookupLane(terms)
-        self.log = LogLane(terms)
-        self.call = CallLane(terms)
-        self.lanes: tuple[Lane[Any], ...] = (
-            self.started,
-            self.finish,
-            self.retry,
-            self.release,
-            self.cancel,
-            self.submit,
-            self.claim,
-            self.lookup,
-            self.log,
-            self.call,
-        )
-        self._refusable: tuple[Lane[Any], ...] = (self.submit, self.cancel, self.call)
+        self.backlog = backlog
+        self._settled = settled
         self.connected = False
         self.last_error = ""
-        self.calls = self.operations = self.pipelines = self.reconnects = self.largest = 0
+        self.pipelines = self.reconnects = 0
         self._connection: AbstractConnection | None = None
         self._waiter: asyncio.Future[None] | None = None  # set while the loop sleeps
         self._stopped = False
         self._drained: asyncio.Future[None] | None = None
-        self._in_flight: deque[Batch] = deque()
         self._pipelines: deque[int] = deque()  # how many answers are due for each, oldest first
         self._arrival: asyncio.Future[None] | None = None  # set while the reader has nothing to read
-        self._redo: list[Batch] = []  # goes out first, in order, next time
         self._failures = 0
         self._refused_by: ResponseError | None = None  # by a condition that passes
+        self._was_full = False
 
     # -- producers ----------------------------------------------------------------------------------
     def wake(self) -> None:
@@ -149,54 +106,21 @@ class ShardWriter:
             if not waiter.done():
                 waiter.set_result(None)
         elif self._stopped:
-            asyncio.get_running_loop().call_soon(self.fail_all, STOPPED)
+            asyncio.get_running_loop().call_soon(self.backlog.fail_all, STOPPED)
 
     def set_sender(self, sender: str) -> None:
-        for lane in self.lanes:
+        for lane in self.backlog.lanes:
             lane.sender = sender
-
-    @property
-    def idle(self) -> bool:
-        """Nothing waits and nothing is in flight."""
-        return not self._in_flight and not self._redo and not self._has_work()
 
     async def drain(self) -> None:
         """Until nothing waits and nothing is in flight; at once while Redis is away."""
-        if self.connected and not self.idle:
+        if self.connected and not self.backlog.idle:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
-    def _has_work(self) -> list[Lane[Any]]:
-        started = self.started
-        return [lane for lane in self.lanes if lane.pending or (lane is started and started.by_token)]
-
     def sweep(self) -> None:
-        """Refuse submits, cancels and rare calls that have waited too long; the rest is kept and repeated."""
-        oldest = time.monotonic() - self._wait_seconds
-        text = f"Redis did not answer within {self._wait_seconds:g} s ({self.last_error or 'no reply'})."
-        for lane in self._refusable:
-            pending = lane.pending
-            if pending and pending[0][2] < oldest:
-                lane.pending = [op for op in pending if op[2] >= oldest]
-                self._refuse(lane, [op for op in pending if op[2] < oldest], text)
-        for batch in (*self._in_flight, *self._redo):
-            if batch.lane in self._refusable:
-                self._refuse_in_flight(batch, oldest, text)
-
-    def _refuse_in_flight(self, batch: Batch, oldest: float, text: str) -> None:
-        """The call may have been executed; its answer will find nobody."""
-        for i, op in enumerate(batch.ops):
-            if op[2] < oldest:
-                self._refuse(batch.lane, [op], text)
-                batch.ops[i] = (op[0], op[1] if batch.lane is self.call else _nobody, _REFUSED)
-
-    def _refuse(self, lane: Lane[Any], ops: list[Any], text: str) -> None:
-        if lane is self.call:
-            for _, future, _ in ops:
-                if not future.done():
-                    future.set_exception(StoreUnavailable(text))
-        else:
-            lane.give_up(ops, text)
+        """Refuse what may be refused and has waited too long."""
+        self.backlog.sweep(self.last_error)
 
     # -- the loop -----------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -219,7 +143,7 @@ class ShardWriter:
             self._waiter = None
             self._stopped = True
             await self._drop()
-            self.fail_all(STOPPED)
+            self.backlog.fail_all(STOPPED)
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Send pipelines while another task reads the answers, until the connection fails or is given up.
@@ -239,7 +163,7 @@ class ShardWriter:
                             return
                         continue
                 elif len(self._pipelines) < DEPTH:
-                    batches = self._collect()
+                    batches = self.backlog.collect()
                     if batches:
                         await self._send(connection, batches)
                         continue
@@ -251,20 +175,24 @@ class ShardWriter:
         finally:
             reader.cancel()
             await asyncio.wait([reader])
+            if not reader.cancelled():
+                reader.exception()  # else asyncio reports it as never retrieved, should sending fail as well
             self._waiter = self._arrival = None
             self._pipelines.clear()
             # What stays unanswered goes out again first, on the next connection.
-            self._redo += [Batch(lane, ops, True) for lane, ops, _ in self._in_flight]
-            self._in_flight.clear()
+            backlog = self.backlog
+            backlog.redo += [batch._replace(repeated=True) for batch in backlog.in_flight]
+            backlog.in_flight.clear()
 
     async def _send(self, connection: AbstractConnection, batches: list[Batch]) -> None:
         """One pipeline."""
         self.pipelines += 1
-        before = len(self._in_flight)
+        in_flight = self.backlog.in_flight
+        before = len(in_flight)
         payload = [packed for batch in batches if (packed := self._try_pack(batch))]
         if not payload:
             return
-        self._pipelines.append(len(self._in_flight) - before)
+        self._pipelines.append(len(in_flight) - before)
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.set_result(None)
@@ -272,7 +200,7 @@ class ShardWriter:
             await connection.send_packed_command(payload, check_health=False)
 
     async def _read_answers(self, connection: AbstractConnection) -> None:
-        in_flight, pipelines = self._in_flight, self._pipelines
+        backlog, in_flight, pipelines = self.backlog, self.backlog.in_flight, self._pipelines
         while True:
             while not pipelines:
                 self._arrival = asyncio.get_running_loop().create_future()
@@ -284,23 +212,15 @@ class ShardWriter:
                     except ResponseError as exc:
                         self._failed(in_flight.popleft(), exc)
                         continue
-                    self._settle(in_flight.popleft(), reply)
+                    backlog.settle(in_flight.popleft(), reply)
             pipelines.popleft()
             self._settled()
             if self._refused_by is None:
                 self._failures = 0
+            if self._was_full and not backlog.full and not backlog.submits_again:
+                self._was_full = False
+                logger.info("Redis accepts new runs again", extra={"action": "wait"})
             self.wake()
-
-    def fail_all(self, text: str) -> None:
-        """Refuse what has a way to be refused. Commits and claims stay unanswered: their owners ask again."""
-        for batch in (*self._in_flight, *self._redo):
-            if batch.lane in self._refusable:
-                self._refuse(batch.lane, batch.ops, text)
-        self._in_flight.clear()
-        self._redo.clear()
-        for lane in self._refusable:
-            pending, lane.pending = lane.pending, []
-            self._refuse(lane, pending, text)
 
     async def _connect(self) -> AbstractConnection | None:
         try:
@@ -346,21 +266,9 @@ class ShardWriter:
             except (RedisError, OSError) as exc:
                 logger.debug("closing a broken connection: %s", exc)
 
-    def _collect(self) -> list[Batch]:
-        batches: list[Batch] = []
-        for batch in self._redo:
-            if batch.lane in self._refusable:
-                batches.append(batch._replace(ops=[op for op in batch.ops if op[2] != _REFUSED]))
-            else:
-                batches.append(batch)
-        self._redo = []
-        for lane in self._has_work():
-            batches += [Batch(lane, ops, False) for ops in lane.take()]
-        return [batch for batch in batches if batch.ops]
-
     def _pack(self, batch: Batch) -> bytes:
-        lane, ops, _ = batch
-        if lane is self.call:
+        lane, ops = batch.lane, batch.ops
+        if lane is self.backlog.call:
             return _pack_command(ops[0][0])
         return _pack_command(("EVALSHA", lane.sha, 1, self._prefix, *lane.args(ops)))
 
@@ -369,43 +277,48 @@ class ShardWriter:
         try:
             packed = self._pack(batch)
         except (TypeError, ValueError, OverflowError) as exc:
-            lane, ops, _ = batch
-            if len(ops) > 1:
-                self._redo += [Batch(lane, [op], False) for op in ops]
+            if len(batch.ops) > 1:
+                self.backlog.redo += [batch._replace(ops=[op]) for op in batch.ops]
             else:
-                self._refuse(lane, ops, f"It can't be stored: {exc}")
+                batch.lane.give_up(batch.ops, f"It can't be stored: {exc}")
             return b""
-        self._in_flight.append(batch)
+        self.backlog.in_flight.append(batch)
         return packed
 
-    def _settle(self, batch: Batch, reply: Any) -> None:
-        lane, ops, repeated = batch
-        self.calls += 1
-        self.operations += len(ops)
-        if len(ops) > self.largest:
-            self.largest = len(ops)
-        try:
-            lane.settle(ops, reply, repeated=repeated)
-        except Exception:
-            # A callback that raises must not take the shard's writer with it.
-            logger.critical("an answer of %s could not be handed on", type(lane).__name__, exc_info=True)
-
     def _failed(self, batch: Batch, error: ResponseError) -> None:
-        lane, ops, _ = batch
+        backlog, lane, ops = self.backlog, batch.lane, batch.ops
         self.last_error = str(error)
-        if isinstance(error, NoScriptError) or _passing(error):
-            self._redo.append(Batch(lane, ops, True))
+        if _out_of_memory(error) and lane is backlog.log:
+            backlog.log.dropped += len(ops)
+        elif _out_of_memory(error) and lane is backlog.submit:
+            backlog.redo.append(batch)
+            self._hold_submits()
+        elif isinstance(error, NoScriptError) or _passing(error):
+            backlog.redo.append(batch._replace(repeated=True))
             self._refused_by = error
-        elif lane is self.call:
+        elif lane is backlog.call:
             for _, future, _ in ops:
                 if not future.done():
                     future.set_exception(error)
         elif len(ops) > 1:
             # One of them may be to blame (a key of a wrong type): each alone, so the others get through.
-            self._redo += [Batch(lane, [op], True) for op in ops]
+            backlog.redo += [batch._replace(ops=[op], repeated=True) for op in ops]
         else:
             logger.critical("Redis refused %s: %s", type(lane).__name__, error)
             lane.give_up(ops, f"Redis refused it: {error}")
+
+    def _hold_submits(self) -> None:
+        """Redis has no memory for new runs. All else goes on, and may make room."""
+        if self.backlog.full:
+            return
+        if not self._was_full:
+            logger.warning("Redis refuses new runs: %s", self.last_error, extra={"action": "wait"})
+        self.backlog.full = self._was_full = True
+        asyncio.get_running_loop().call_later(FULL_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self.backlog.full = False
+        self.wake()
 
     async def _recover(self, connection: AbstractConnection, error: ResponseError) -> bool:
         """Some calls were refused for a reason that passes; they are in ``_redo``, and nothing is in flight.
@@ -419,15 +332,10 @@ class ShardWriter:
             return True
         if self._failures == 0:
             logger.warning("Redis refuses writes: %s", self.last_error, extra={"action": "wait"})
-        if isinstance(error, OutOfMemoryError) or self.last_error.startswith(("OOM", "MISCONF")):
-            # Commits and claims still pass, and make room.
+        if _out_of_memory(error) or self.last_error.startswith("MISCONF"):
             self._failures += 1
             await asyncio.sleep(FULL_SECONDS)
             return True
         await self._drop()  # after a failover the address may lead to another server
         await self._back_off()
         return False
-
-
-def _nobody(reply: SubmitReply | CancelReply) -> None:
-    """Takes the answer of an operation that was refused while it was in flight."""

@@ -9,6 +9,7 @@ import typer
 
 from prefect_lite.cli.ask import ask
 from prefect_lite.embedded.local_broker import LocalStatus, local_status, stop_local
+from prefect_lite.exceptions import BrokerError
 from prefect_lite.settings import Settings, get_settings
 
 _SENTENCES = {
@@ -31,13 +32,17 @@ def show_status(*, as_json: bool) -> int:
         if local.state != "running":
             _print(as_json, local._asdict(), _SENTENCES[local.state].format(**local._asdict()))
             return 1
-        stats = _stats(settings)
         place = f"the local broker (pid {local.pid}, Valkey pid {local.valkey_pid}) at {local.unix_path}"
-        _print(as_json, {**local._asdict(), "stats": stats}, _describe(place, stats))
+        _show_running(settings, as_json, place, local._asdict())
         return 0
-    stats = _stats(settings)
-    _print(as_json, {"state": "running", "stats": stats}, _describe(", ".join(settings.broker_url), stats))
+    _show_running(settings, as_json, ", ".join(settings.broker_url), {"state": "running"})
     return 0
+
+
+def _show_running(settings: Settings, as_json: bool, place: str, facts: dict[str, Any]) -> None:
+    stats, workers = _stats(settings), connected_workers(settings)
+    text = "\n".join([_describe(place, stats), *(f"Worker {_worker(each)}" for each in workers)])
+    _print(as_json, {**facts, "stats": stats, "workers": workers}, text)
 
 
 def stop_broker() -> int:
@@ -48,13 +53,54 @@ def stop_broker() -> int:
         typer.echo("The broker is stopping.")
         return 0
     before: LocalStatus = local_status(settings)
+    workers = _workers_before_stop(settings, before)
     if not stop_local(settings):
         typer.echo("No local broker runs.")
         return 0
     typer.echo(
         f"Stopped the broker (pid {before.pid}) and its Valkey." if before.pid else "Stopped its Valkey."
     )
+    if workers:
+        several = len(workers) > 1
+        typer.echo(
+            f"{len(workers)} worker{'s were' if several else ' was'} connected and will start it again at "
+            f"once; to keep it down, stop {'them' if several else 'it'} first: "
+            + ", ".join(f"pid {each['pid']} ({each['name']})" for each in workers)
+            + "."
+        )
     return 0
+
+
+def connected_workers(settings: Settings) -> list[dict[str, Any]]:
+    """The workers that the broker has a session of, oldest first.
+
+    Returns:
+        Each with ``name``, ``host``, ``pid``, ``task_keys`` and ``held`` (runs under way there). Empty
+        without the admin token, which the question takes.
+    """
+    try:
+        sessions = cast("list[dict[str, Any]]", ask(settings, "sessions"))
+    except BrokerError:
+        return []
+    return [
+        {
+            "name": str(each["info"].get("name", "?")),
+            "host": str(each["info"].get("host", "?")),
+            "pid": each["info"].get("pid", 0),
+            "task_keys": each["task_keys"],
+            "held": each["held"],
+        }
+        for each in sorted(sessions, key=lambda each: each["opened_ms"])
+    ]
+
+
+def _workers_before_stop(settings: Settings, local: LocalStatus) -> list[dict[str, Any]]:
+    return connected_workers(settings) if local.state == "running" else []
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    keys = ", ".join(worker["task_keys"]) or "nothing"
+    return f"{worker['name']} (pid {worker['pid']}): {keys}; {worker['held']} runs."
 
 
 def _stats(settings: Settings) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Keeps a connection to a broker up: dials, shakes hands, pumps, and begins anew after every fault.
 
-Used by clients and workers alike. It gives up only where repeating can't help: a wrong token, or a broker
-that speaks another version of the protocol.
+Used by clients and workers alike. It gives up only where repeating can't help: a wrong token, another
+namespace, or a broker that speaks another version of the protocol.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ UNIX_SCHEME: Final = "ws+unix://"
 MAX_MESSAGE_BYTES: Final = MAX_FRAME + 64 * 1024
 CLOSE_SECONDS: Final = 1.0
 _DENIED = (401, 403)
+_BAD_REQUEST = 400
 _VERSION_CODES = frozenset({"version", "unsupported_version"})
 
 
@@ -56,10 +57,13 @@ class BrokerConnection:
         on_messages: Takes what arrives, WELCOME included. Must not raise.
         on_up: Called after each WELCOME, before ``on_messages`` gets the messages of that frame.
         on_down: Called when a websocket that was up is lost, and after each attempt to dial that failed.
+        needed: Whether anybody has a use for a connection now; None: always. While not, a lost one is not
+            replaced until ``wake``.
 
     Attributes:
         connected: A WELCOME has come on the present websocket.
         starting: The local broker is being looked for or started.
+        resting: Nobody needs a connection; ``wake`` ends that.
         last_error: Why the last attempt or websocket ended, None if it was closed in good order.
     """
 
@@ -72,16 +76,20 @@ class BrokerConnection:
         on_messages: Callable[[list[Message]], None],
         on_up: Callable[[Welcome], None],
         on_down: Callable[[Exception | None], None],
+        needed: Callable[[], bool] | None = None,
     ) -> None:
         self.session = session
         self.connected = False
         self.starting = False
+        self.resting = False
         self.last_error: Exception | None = None
         self._settings = settings
         self._role = role
         self._on_messages = on_messages
         self._on_up = on_up
         self._on_down = on_down
+        self._needed = needed
+        self._woken = asyncio.Event()
         self._pump: Pump | None = None
         self._ws: ClientConnection | None = None
         self._closing = False
@@ -98,9 +106,13 @@ class BrokerConnection:
         Raises:
             AuthenticationFailed: The broker refuses the token.
             ProtocolVersionError: It speaks another version.
-            ConfigurationError: A broker URL or a key file makes no sense.
+            ConfigurationError: A broker URL or a key file makes no sense, or the broker has another
+                namespace.
         """
         while not self._closing:
+            await self._rest()
+            if self._closing:
+                return
             fault: Exception | None = None
             try:
                 ws = await self._dial()
@@ -120,6 +132,7 @@ class BrokerConnection:
         """Say goodbye and end ``run``."""
         self._closing = True
         self._closed.set()
+        self._woken.set()
         ws, pump = self._ws, self._pump
         if ws is None or pump is None:
             return
@@ -131,6 +144,25 @@ class BrokerConnection:
                 await ws.close()
         except TimeoutError:
             pump.abort()
+
+    def wake(self) -> None:
+        """A connection is needed: dial, if that was left off."""
+        self._woken.set()
+
+    async def _rest(self) -> None:
+        """Wait until a connection is needed.
+
+        An idle client that dialed at once would undo ``broker stop``: looking for the local broker starts it.
+        """
+        if self._needed is None:
+            return
+        try:
+            while not self._closing and not self._needed():
+                self.resting = True
+                self._woken.clear()
+                await self._woken.wait()
+        finally:
+            self.resting = False
 
     def schedule_flush(self) -> None:
         """Send what the session holds, once at the end of this turn of the loop."""
@@ -170,6 +202,8 @@ class BrokerConnection:
                 **options,
             )
         except InvalidStatus as exc:
+            if exc.response.status_code == _BAD_REQUEST and "Sec-WebSocket-Protocol" in exc.response.headers:
+                raise ProtocolVersionError(exc.response.body.decode("utf-8", "replace").strip()) from exc
             if exc.response.status_code not in _DENIED:
                 raise
             variable = f"PREFECT_LITE_{self._role.upper()}_TOKEN"
@@ -253,9 +287,14 @@ class BrokerConnection:
                 raise ProtocolVersionError(fault.text)
             if fault.code == "role":
                 raise AuthenticationFailed(fault.text)
+            if fault.code == "namespace":
+                raise ConfigurationError(
+                    f"{fault.text} Set PREFECT_LITE_NAMESPACE to the broker's, or use another broker."
+                )
 
     def _lost(self, fault: Exception | None) -> None:
         self.connected = False
+        self.session.disconnected()
         self.last_error = fault
         if fault is not None and not self._closing:
             logger.debug("No connection: %s", fault, extra={"action": "reconnect"})

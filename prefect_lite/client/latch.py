@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
 import threading
+import time
 from _thread import allocate_lock
 from collections import deque
 
 _local = threading.local()
+
+SLICE_SECONDS = 0.1
+"""How late the timeout or cancellation of a run may reach a wait inside it."""
 
 
 class LoopBridge:
@@ -86,10 +92,23 @@ class Latch:
         """
         if self.done:
             return True
+        if _inside_run():
+            return self._wait_in_slices(timeout)
         limit = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
         if not self._lock.acquire(timeout=limit):
             return self.done
         self._lock.release()  # for the next waiter
+        return True
+
+    def _wait_in_slices(self, timeout: float | None) -> bool:
+        """For a thread that may be stopped from outside: an exception can't reach it inside ``acquire``."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.done:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return self.done
+            if self._lock.acquire(timeout=min(left, SLICE_SECONDS)):
+                self._lock.release()
         return True
 
     async def wait_async(self, timeout: float | None = None) -> bool:
@@ -106,3 +125,8 @@ class Latch:
             except TimeoutError:
                 return self.done
         return True
+
+
+def _inside_run() -> bool:
+    context = sys.modules.get("prefect_lite.context")  # else no task has ever run here
+    return context is not None and context.TaskRunContext.get() is not None

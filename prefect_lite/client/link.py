@@ -12,20 +12,19 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, ClassVar, Final
 
 from prefect_lite.client.connection import BrokerConnection
+from prefect_lite.client.questions import Questions
 from prefect_lite.client.requests import Answered, Listener, Submission, refusal
+from prefect_lite.client.watching import Watching
 from prefect_lite.exceptions import BrokerUnreachable
 from prefect_lite.protocol.codec import ProtocolError
 from prefect_lite.protocol.messages import (
     Accepted,
     Answer,
-    Cancel,
     Error,
     Message,
-    Query,
     Refused,
     RunState,
     Submit,
@@ -40,8 +39,6 @@ logger = logging.getLogger("prefect_lite.client")
 SWEEP_SECONDS: Final = 0.1
 START_SECONDS: Final = 30.0
 """A local broker that is being started may take longer than a connection may."""
-REFRESH_RUNS: Final = 2_000
-"""Watched runs that are read again in one go."""
 _CLOSED: Final = "The client of this process was closed."
 
 
@@ -61,22 +58,23 @@ class Link:
         )
         self._connection: BrokerConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed: BrokerUnreachable | None = None
         self._ever_up = False
         self._down_since = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
-        self._refresher: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[Sequence[Submit], Submission]] = deque()  # for a connection
         self._pending: dict[str, Submission] = {}  # sent, not answered
         self._twins: dict[str, list[tuple[Submit, Submission]]] = {}  # of a pending one, with the same id
-        self._listeners: dict[str, list[Listener]] = {}
-        self._unknown: set[str] = set()
-        self._questions: dict[int, Answered] = {}
-        self._last_request = 0
+        self._watching = Watching(self._session, loop, settings.watch_refresh_seconds, self._flush)
+        self._questions = Questions(self._session, self._flush)
         self._warned: set[str] = set()
 
     # -- what other threads want ------------------------------------------------------------------
 
     def submit(self, submits: Sequence[Submit], submission: Submission) -> None:
+        if self._closed is not None:
+            self._fail(submission, [message.run_id for message in submits], self._closed)
+            return
         self._connect()
         if not self._session.welcomed:
             # The session would still send them after the caller was told that they failed.
@@ -91,7 +89,7 @@ class Link:
                 continue
             pending[run_id] = submission
             if message.watch and submission.listener is not None:
-                self._listen(run_id, submission.listener)
+                self._watching.expect(run_id, submission.listener)
             try:
                 send(message)
             except ProtocolError as exc:
@@ -99,48 +97,54 @@ class Link:
         self._flush()
 
     def watch(self, run_ids: Iterable[str], listener: Listener) -> None:
+        if self._closed is not None:
+            listener.failed(self._closed)
+            return
         self._connect()
-        run_ids = list(run_ids)
-        for run_id in run_ids:
-            self._listen(run_id, listener)
-        self._session.watch(run_ids)
-        self._flush()
-
-    def _listen(self, run_id: str, listener: Listener) -> None:
-        self._listeners.setdefault(run_id, []).append(listener)
-        if self._refresher is None:
-            self._refresher = self._loop.call_later(self._settings.watch_refresh_seconds, self._refresh)
+        self._watching.watch(run_ids, listener)
 
     def unwatch(self, run_ids: Iterable[str], listener: Listener) -> None:
-        gone: list[str] = []
-        for run_id in run_ids:
-            listeners = self._listeners.get(run_id)
-            if listeners is not None and listener in listeners:
-                listeners.remove(listener)
-                if not listeners:
-                    del self._listeners[run_id]
-                    gone.append(run_id)
-        if gone:
-            self._session.unwatch(gone)
-            self._flush()
+        if self._closed is None:
+            self._watching.unwatch(run_ids, listener)
+
+    def wake(self) -> None:
+        """Somebody waits for the end of a run that is watched already."""
+        if self._closed is None:
+            self._connect()
 
     def ask(self, what: str, arg: Any, answered: Answered) -> None:
-        self._ask(Query(self._next_request(), what, arg), answered)
+        if self._open_for(answered):
+            self._connect()
+            self._questions.ask(what, arg, answered)
 
     def cancel(self, run_id: str, answered: Answered) -> None:
-        self._ask(Cancel(self._next_request(), run_id), answered)
+        if self._open_for(answered):
+            self._connect()
+            self._questions.cancel(run_id, answered)
+
+    def _open_for(self, answered: Answered) -> bool:
+        if self._closed is not None:
+            answered.error = self._closed
+            answered.set()
+        return self._closed is None
 
     async def aclose(self) -> None:
-        """Say goodbye; what still waits fails."""
-        for timer in (self._sweeper, self._refresher):
-            if timer is not None:
-                timer.cancel()
+        """Say goodbye; what still waits fails, and so does what comes later."""
+        self._closed = BrokerUnreachable(_CLOSED)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._watching.close()
         connection, task = self._connection, self._task
         if connection is not None and task is not None:
             await connection.aclose("the client ends")
             task.cancel()  # it may still be dialing
             await asyncio.wait([task])
-        self._fail_all(BrokerUnreachable(_CLOSED))
+        self._fail_all(self._closed)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment; from any thread."""
+        return self._session.welcomed
 
     @property
     def socket_fd(self) -> int:
@@ -150,22 +154,32 @@ class Link:
     # -- connection -------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        if self._connection is not None:
-            if not self._session.welcomed and self._sweeper is None:
-                self._sweep()
+        """Have a connection, now or soon."""
+        if self._session.welcomed:
             return
-        self._down_since = time.monotonic()
-        self._connection = BrokerConnection(
-            self._session,
-            self._settings,
-            "client",
-            on_messages=self._on_messages,
-            on_up=self._on_up,
-            on_down=self._on_down,
-        )
-        self._task = self._loop.create_task(self._connection.run(), name="prefect-lite-connection")
-        self._task.add_done_callback(self._gave_up)
-        self._sweep()
+        connection = self._connection
+        if connection is None:
+            self._down_since = time.monotonic()
+            connection = self._connection = BrokerConnection(
+                self._session,
+                self._settings,
+                "client",
+                on_messages=self._on_messages,
+                on_up=self._on_up,
+                on_down=self._on_down,
+                needed=self._needed,
+            )
+            self._task = self._loop.create_task(connection.run(), name="prefect-lite-connection")
+            self._task.add_done_callback(self._gave_up)
+        elif connection.resting:
+            self._down_since = time.monotonic()
+            connection.wake()
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _needed(self) -> bool:
+        """Whether a connection that is lost has to be replaced at once."""
+        return bool(self._waiting or self._pending or self._questions) or self._watching.waited_for
 
     def _gave_up(self, task: asyncio.Task[None]) -> None:
         """The broker refuses us for good; the next use tries again, perhaps with another token."""
@@ -176,12 +190,13 @@ class Link:
 
     def _on_up(self, _welcome: Welcome) -> None:
         self._ever_up = True
+        self._stop_sweeping()
         waiting, self._waiting = self._waiting, deque()
         for submits, submission in waiting:
             self.submit(submits, submission)
 
     def _on_down(self, _error: Exception | None) -> None:
-        if self._sweeper is None and self._connection is not None:
+        if self._sweeper is None and self._closed is None:
             self._down_since = time.monotonic()
             self._sweep()
 
@@ -198,10 +213,10 @@ class Link:
                 handler(self, message)
 
     def _answered(self, message: Answer) -> None:
-        answered = self._questions.pop(message.request, None)
-        if answered is not None:
-            answered.ok, answered.value = message.ok, message.value
-            answered.set()
+        self._questions.answered(message)
+
+    def _ended(self, state: RunState) -> None:
+        self._watching.ended(state)
 
     def _error(self, message: Error) -> None:
         if not message.fatal:
@@ -215,6 +230,7 @@ class Link:
         for asked, existing in message.aliases:
             submission = self._pending.get(asked)
             if submission is not None:
+                self._watching.moved(asked, existing)
                 submission.aliases[asked] = existing
                 self._settle(asked)
         for run_id in message.run_ids:
@@ -229,58 +245,28 @@ class Link:
                 self.submit([message], twin)
 
     def _refused(self, message: Refused) -> None:
-        submission = self._pending.get(message.run_id)
+        self._settle_with(message.run_id, refusal(message))
+
+    def _settle_with(self, run_id: str, error: Exception) -> None:
+        submission = self._pending.get(run_id)
         if submission is not None:
-            submission.errors[message.run_id] = refusal(message)
+            submission.errors[run_id] = error
             if submission.listener is not None:
-                self._listeners.pop(message.run_id, None)
-            self._settle(message.run_id)
+                self._watching.refused(run_id, submission.listener, error)
+            self._settle(run_id)
 
-    def _ended(self, state: RunState) -> None:
-        if not state.type and state.run_id not in self._unknown:
-            # Perhaps read before its SUBMIT was, on a new connection: once more before we say so.
-            self._unknown.add(state.run_id)
-            self._session.watch([state.run_id])
-            self._flush()
-            return
-        if self._unknown:
-            self._unknown.discard(state.run_id)
-        for listener in self._listeners.pop(state.run_id, ()):
-            listener.ended(state)
+    # -- giving up --------------------------------------------------------------------------------
 
-    # -- questions --------------------------------------------------------------------------------
-
-    def _next_request(self) -> int:
-        self._last_request += 1
-        return self._last_request
-
-    def _ask(self, message: Query | Cancel, answered: Answered) -> None:
-        self._connect()
-        self._questions[message.request] = answered
-        self._session.ask(message)
-        self._flush()
-
-    # -- time -------------------------------------------------------------------------------------
-
-    def _refresh(self) -> None:
-        """Read watched runs again, longest unread first: a lost hint may cost seconds, never a result."""
-        self._refresher = None
-        listeners = self._listeners
-        if not listeners:
-            return
-        run_ids = list(islice(listeners, REFRESH_RUNS))
-        for run_id in run_ids:
-            listeners[run_id] = listeners.pop(run_id)  # to the end of the line
-        if self._session.welcomed:
-            self._session.watch(run_ids)
-            self._flush()
-        self._refresher = self._loop.call_later(self._settings.watch_refresh_seconds, self._refresh)
+    def _stop_sweeping(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
 
     def _sweep(self) -> None:
         """While there is no connection: give up what has waited for one too long."""
-        self._sweeper = None
+        self._stop_sweeping()
         connection = self._connection
-        if self._session.welcomed or connection is None:
+        if self._session.welcomed or connection is None or not self._needed():
             return
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         limit = self._settings.connect_timeout_seconds
@@ -295,18 +281,10 @@ class Link:
         self._waiting = kept
         for submits, submission in given_up:
             self._fail(submission, [message.run_id for message in submits], error)
-        for run_id, submission in list(self._pending.items()):
-            if submission.since <= latest:
-                # Sent, and perhaps stored: the session asks again on the next connection.
-                submission.errors[run_id] = error
-                self._settle(run_id)
-        for request, answered in list(self._questions.items()):
-            if answered.since <= latest:
-                del self._questions[request]
-                answered.error = error
-                answered.set()
+        self._withdraw([run_id for run_id, one in self._pending.items() if one.since <= latest], error)
+        self._questions.fail(error, latest)
         if not self._ever_up:
-            self._fail_listeners(error)
+            self._watching.fail(error)
 
     def _unreachable(self) -> BrokerUnreachable:
         connection = self._connection
@@ -320,35 +298,31 @@ class Link:
         remedy = "See 'prefect-lite broker status', or set PREFECT_LITE_BROKER_URL."
         return BrokerUnreachable(f"The local broker did not answer within {seconds}. {remedy}{said}")
 
-    # -- failing ----------------------------------------------------------------------------------
-
     def _fail(self, submission: Submission, run_ids: Iterable[str], error: Exception) -> None:
+        """These runs were never sent, and won't be."""
         for run_id in run_ids:
             submission.errors[run_id] = error
+            if submission.listener is not None:
+                self._watching.refused(run_id, submission.listener, error)
             submission.settled()
+
+    def _withdraw(self, run_ids: list[str], error: Exception) -> None:
+        """These runs were sent, but not answered; they won't be sent again."""
+        self._session.withdraw(run_ids)
+        for run_id in run_ids:
+            self._settle_with(run_id, _perhaps_stored(error, run_id))
 
     def _fail_all(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for submits, submission in waiting:
-            self._fail(submission, [message.run_id for message in submits], error)
-        pending, self._pending = self._pending, {}
         twins, self._twins = self._twins, {}
-        for run_id, submission in pending.items():
-            self._fail(submission, [run_id], error)
+        self._withdraw([*self._pending], error)
         for same in twins.values():
             for message, submission in same:
-                self._fail(submission, [message.run_id], error)
-        questions, self._questions = self._questions, {}
-        for answered in questions.values():
-            answered.error = error
-            answered.set()
-        self._fail_listeners(error)
-
-    def _fail_listeners(self, error: Exception) -> None:
-        listeners, self._listeners = self._listeners, {}
-        self._session.unwatch(list(listeners))
-        for listener in {id(one): one for group in listeners.values() for one in group}.values():
-            listener.failed(error)
+                self._fail(submission, [message.run_id], _perhaps_stored(error, message.run_id))
+        for submits, submission in waiting:
+            self._fail(submission, [message.run_id for message in submits], error)
+        self._questions.fail(error)
+        self._watching.fail(error)
 
     _handlers: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {
         Accepted: _accepted,
@@ -357,3 +331,14 @@ class Link:
         Answer: _answered,
         Error: _error,
     }
+
+
+def _perhaps_stored(error: Exception, run_id: str) -> Exception:
+    """``error`` for a run that was sent, as far as anybody can tell."""
+    text = (
+        f"{error} Run {run_id} was sent and may have been stored; it is safe to repeat the call with "
+        f"apply_async(run_id={run_id!r}), which never makes a second run."
+    )
+    unsure = type(error)(text)
+    unsure.__cause__ = error
+    return unsure

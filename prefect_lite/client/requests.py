@@ -17,14 +17,24 @@ from prefect_lite.protocol.messages import Refused, RunState
 
 
 class Listener(Protocol):
-    """Told of the end of runs, on the loop thread. Must not raise or block."""
+    """Told of the end of runs, on the loop thread. Must not raise or block.
+
+    Attributes:
+        waited_for: Somebody waits; else it is there for somebody who may come.
+    """
+
+    waited_for: bool
 
     def ended(self, state: RunState) -> None:
         """A run has ended, or is unknown to the broker (``type`` is "")."""
         ...
 
+    def moved(self, run_id: str, existing: str) -> None:
+        """What was asked for as ``run_id`` is the run ``existing``; its end will be told."""
+        ...
+
     def failed(self, error: Exception) -> None:
-        """Nothing will ever be told: the broker refuses this client, or none has answered."""
+        """Nothing will ever be told: the run or this client was refused, or no broker has answered."""
         ...
 
 
@@ -32,7 +42,6 @@ class Submission(Latch):
     """Runs on their way; set when each is durable or refused.
 
     Attributes:
-        total: How many there are.
         remaining: How many are neither durable nor refused.
         since: When they were handed over (monotonic seconds).
         errors: Refusals by run id.
@@ -40,12 +49,11 @@ class Submission(Latch):
         listener: Told of the ends of the runs that are sent with ``watch``.
     """
 
-    __slots__ = ("aliases", "errors", "listener", "remaining", "since", "total")
+    __slots__ = ("aliases", "errors", "listener", "remaining", "since")
 
     def __init__(self, count: int, listener: Listener | None = None) -> None:
         super().__init__()
         self.listener = listener
-        self.total = count
         self.remaining = count
         self.since = time.monotonic()
         self.errors: dict[str, Exception] = {}

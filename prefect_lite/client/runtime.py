@@ -44,6 +44,7 @@ class Runtime:
         self.waited = False
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._scheduled = False
+        self._ended = False
         self._loop = _new_loop()
         self._link = Link(settings, self._loop)
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
@@ -70,6 +71,15 @@ class Runtime:
         """No longer tell ``listener``."""
         self._post(self._link.unwatch, run_ids, listener)
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._link.connected
+
+    def wake(self) -> None:
+        """Somebody waits for a run that is watched already: have a connection."""
+        self._post(self._link.wake)
+
     def ask(self, what: str, arg: Any = None) -> Answered:
         """Ask the broker a question (QUERY). The returned latch is set with its answer."""
         answered = Answered()
@@ -83,7 +93,7 @@ class Runtime:
         return answered
 
     def close(self) -> None:
-        """Say goodbye, end the thread, and fail what still waits."""
+        """Say goodbye, end the thread, and fail what still waits or comes later."""
         if not self._thread.is_alive():
             return
         closing = asyncio.run_coroutine_threadsafe(self._link.aclose(), self._loop)
@@ -105,16 +115,24 @@ class Runtime:
 
     def _post(self, handler: Callable[..., None], *args: Any) -> None:
         self._inbox.append((handler, args))
-        # Appended first, looked second; _drain does the reverse. So nothing is left behind.
-        if not self._scheduled:
+        # Appended first, looked second; _drain and _run do the reverse. So nothing is left behind.
+        if self._ended:
+            self._drain()  # the link is closed: all it does is fail what it is given
+        elif not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon_threadsafe(self._drain)
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop was closed this moment
+                self._drain()
 
     def _drain(self) -> None:
         self._scheduled = False
         inbox = self._inbox
         while inbox:
-            handler, args = inbox.popleft()
+            try:
+                handler, args = inbox.popleft()
+            except IndexError:  # another thread drains the inbox of an ended client too
+                return
             handler(*args)
 
     def _run(self) -> None:
@@ -123,6 +141,8 @@ class Runtime:
             self._loop.run_forever()
         finally:
             asyncio.set_event_loop(None)
+            self._ended = True
+            self._drain()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 

@@ -18,13 +18,18 @@ from prefect_lite.exceptions import MissingContextError
 ROOT = "prefect_lite"
 RUN_LOGGER = "prefect_lite.task_runs"
 
+# Found once: looking a logger up takes a lock that all of ``logging`` shares, and an interruption of a run
+# (``interrupts.py``) in the wrong moment would leave it locked for the whole process.
+_root = logging.getLogger(ROOT)
+_runs = logging.getLogger(RUN_LOGGER)
+
 __all__ = ["get_logger", "get_run_logger"]
 
 
 def get_logger(name: str | None = None) -> logging.Logger:
     """The logger ``prefect_lite``, or ``prefect_lite.<name>``."""
     if name is None or name == ROOT:
-        return logging.getLogger(ROOT)
+        return _root
     return logging.getLogger(name if name.startswith(f"{ROOT}.") else f"{ROOT}.{name}")
 
 
@@ -52,7 +57,8 @@ def get_run_logger(context: TaskRunContext | None = None, **extra: Any) -> RunLo
     ensure_output()
     run = context.task_run
     keys = {"run_id": run.run_id, "task_key": run.task_key, "task_name": run.task_name}
-    return RunLoggerAdapter(logging.getLogger(RUN_LOGGER), {**keys, "task_run_name": run.name, **extra})
+    keys = {**keys, "task_run_name": run.name, "task_version": run.version}
+    return RunLoggerAdapter(_runs, {**keys, **extra})
 
 
 class RunLineFormatter(logging.Formatter):
@@ -80,15 +86,38 @@ class StderrHandler(logging.StreamHandler[Any]):
         return sys.stderr
 
 
-class SinkHandler(logging.Handler):
+class LocklessHandler(logging.Handler):
+    """A handler that only appends to a queue, so it needs no lock.
+
+    It must not have one: a run's thread can be interrupted between taking a lock and the ``try`` that gives
+    it back, and the connection thread would wait for it for ever.
+    """
+
+    def createLock(self) -> None:  # the name is logging's
+        self.lock = None
+
+    def _at_fork_reinit(self) -> None:
+        """There is no lock to renew."""
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        passed: Any = self.filter(record)
+        if passed:
+            # From Python 3.12 on, a filter may give another record.
+            record = passed if isinstance(passed, logging.LogRecord) else record
+            try:
+                self.emit(record)
+            except Exception:
+                self.handleError(record)  # a bad log call fails nothing but itself
+        return passed
+
+
+class SinkHandler(LocklessHandler):
     """Copies records of a run to its log in the store, when a worker takes them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         context = TaskRunContext.get()
-        if context is None or context.sink is None:
-            return
-        line = [record.levelno, int(record.created * 1000), record.name, self.format(record)]
-        context.sink(context.task_run.run_id, line)
+        if context is not None and context.lease is not None:
+            context.lease.line([record.levelno, int(record.created * 1000), record.name, self.format(record)])
 
 
 _sink_handler = SinkHandler()
@@ -103,8 +132,7 @@ def ensure_output(handler: logging.Handler | None = None) -> bool:
     Returns:
         Whether our own handler is in use (False: the program's root handlers are).
     """
-    root = logging.getLogger(ROOT)
-    runs = logging.getLogger(RUN_LOGGER)
+    root, runs = _root, _runs
     if _sink_handler not in runs.handlers:
         runs.addHandler(_sink_handler)
         if root.level == logging.NOTSET:
@@ -126,7 +154,7 @@ def ensure_output(handler: logging.Handler | None = None) -> bool:
 
 def restore_output() -> None:
     """Take our handler off again (a worker that has stopped inside a longer program)."""
-    root = logging.getLogger(ROOT)
+    root = _root
     for handler in list(root.handlers):
         if getattr(handler, "prefect_lite", False):
             root.removeHandler(handler)

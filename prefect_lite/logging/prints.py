@@ -6,6 +6,7 @@ whose text it is. So it is safe with threads and coroutines, and all other print
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Generator
@@ -74,3 +75,11 @@ def prints_to_log(context: TaskRunContext) -> Generator[None]:
         if context.prints:
             get_run_logger(context).info("%s", context.prints)
             context.prints = ""
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it, and that one stayed in the parent
+
+
+os.register_at_fork(after_in_child=_after_fork)

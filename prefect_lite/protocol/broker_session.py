@@ -129,10 +129,6 @@ class BrokerSession(Session):
         """``[[run id, token], ...]`` pushed on this connection (or held at resume) and not ended."""
         return [[run_id, token] for token, (_, run_id) in self._pushed.items()]
 
-    def lease_ended(self, token: str) -> None:
-        """Forget a lease; sending DONE or REVOKE for it does the same."""
-        self._pushed.pop(token, None)
-
     def unreceived_and_unheld(self, renew: m.Renew) -> list[list[str]]:
         """The leases to release after a RENEW, and forgets them.
 

@@ -18,7 +18,7 @@ from typing import Any, Final, cast, get_origin, get_type_hints
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
 
 from prefect_lite.exceptions import PrefectLiteError
-from prefect_lite.protocol.checks import CHECKS
+from prefect_lite.protocol.checks import CHECKS, MAX_DEPTH
 from prefect_lite.protocol.messages import VERB_OF, VERBS, Finish, Message, Run, RunState, Submit
 
 _msgpack: Any = msgpack
@@ -165,6 +165,34 @@ def encode_rows(rows: list[tuple[Any, ...]]) -> bytes:
         return _packers.strict(rows)
     except UnicodeEncodeError:
         return _packers.lenient(rows)
+
+
+def check_free(value: Any, depth: int = MAX_DEPTH) -> None:
+    """Look at a free-form value as the receiver will.
+
+    Raises:
+        ValueError: It would refuse the message, or with it the whole frame.
+    """
+    parts: list[Any]
+    if isinstance(value, dict):
+        parts = [*cast("dict[Any, Any]", value).values()]
+        _at_most(len(parts), MAX_MAP, "entries of a map")
+    elif isinstance(value, list | tuple):
+        parts = [*cast("list[Any]", value)]
+        _at_most(len(parts), MAX_ARRAY, "items of a list")
+    else:
+        if isinstance(value, bytes):
+            _at_most(len(value), CHUNK_BYTES, "bytes of a value")
+        return
+    if depth == 0:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+    for part in parts:
+        check_free(part, depth - 1)
+
+
+def _at_most(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise ValueError(f"{count:,} {what} are more than {limit:,}")
 
 
 def encode_frame(messages: Iterable[Message]) -> bytes:

@@ -13,10 +13,18 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, ClassVar, Final, cast
 
 from prefect_lite.protocol import messages as m
-from prefect_lite.protocol.codec import BLOB_FIELD, CHUNK_BYTES, MAX_FRAME, encode_rows, row_of
+from prefect_lite.protocol.codec import (
+    BLOB_FIELD,
+    CHUNK_BYTES,
+    MAX_FRAME,
+    check_free,
+    encode_rows,
+    row_of,
+)
 from prefect_lite.protocol.inbox import MAX_STREAMS
 from prefect_lite.protocol.messages import VERB_OF, Message
 
@@ -29,6 +37,8 @@ BATCH_BYTES: Final = 256 * 1024
 BATCH_MESSAGES: Final = 2_048
 LIST_PART: Final = 2_048
 """Longer lists are sent as several messages."""
+NOTICE_PART: Final = 16
+"""The same for notices: each may have some KiB."""
 
 
 class _Stream:
@@ -78,6 +88,12 @@ class Outbox:
     def backlog(self) -> int:
         """Messages and streams that wait."""
         return len(self._small) + len(self._urgent) + len(self._active) + len(self._waiting)
+
+    @property
+    def weight(self) -> int:
+        """Estimated bytes of what waits, without blobs on their way as CHUNKs. O(``backlog``): ask rarely."""
+        messages: Iterator[Message] = chain(self._urgent, self._small)
+        return sum(map(len, self._frames)) + sum(map(_weigh, messages))
 
     def send(self, message: Message) -> None:
         """Queue a message; O(1)."""
@@ -169,8 +185,7 @@ class Outbox:
         verb, *fields = rows[0]
         if verb == "ANSWER" and fields[1]:
             # Whoever asked must not wait for ever.
-            failure = m.Answer(fields[0], False, ["too_large", f"The answer is {reason}."])
-            self._frames.append(encode_rows([row_of(failure)]))
+            self._frames.append(encode_rows([row_of(_too_large(fields[0], reason))]))
         else:
             logger.error("A %s was not sent: %s", verb, reason, extra={"action": "drop_message"})
 
@@ -189,12 +204,30 @@ class Outbox:
         else:
             self._waiting.append((message, blob))
 
+    def _send_answer(self, message: m.Answer) -> None:
+        # Beyond these limits it would cost the receiver its connection, and the question would come again.
+        try:
+            check_free(message.value)
+        except ValueError as exc:
+            message = _too_large(message.request, f"beyond a limit: {exc}")
+        self._small.append(message)
+
+    def _send_accepted(self, message: m.Accepted) -> None:
+        if len(message.aliases) + len(message.notices) > NOTICE_PART:
+            # Before the ids: whoever waits for those has then heard the rest.
+            for notices in _parts(message.notices, NOTICE_PART):
+                self._small.append(m.Accepted([], [], notices))
+            for aliases in _parts(message.aliases, LIST_PART):
+                self._small.append(m.Accepted([], aliases))
+            message = m.Accepted(message.run_ids)
+        self._send_list(message)
+
     def _send_list(self, message: m.Accepted | m.Done | m.Watch | m.Unwatch) -> None:
         items: list[Any] = message[0]
         if len(items) <= LIST_PART:
             self._small.append(message)
             return
-        parts = [items[start : start + LIST_PART] for start in range(0, len(items), LIST_PART)]
+        parts = _parts(items, LIST_PART)
         # Further fields (aliases, notices) go with the first part.
         self._small.append(message._replace(**{message._fields[0]: parts[0]}))
         self._small.extend(type(message)(part) for part in parts[1:])
@@ -210,7 +243,8 @@ class Outbox:
         m.Run: _send_blob,
         m.Finish: _send_blob,
         m.RunState: _send_blob,
-        m.Accepted: _send_list,
+        m.Accepted: _send_accepted,
+        m.Answer: _send_answer,
         m.Done: _send_list,
         m.Watch: _send_list,
         m.Unwatch: _send_list,
@@ -226,3 +260,30 @@ _WEIGHTS: Final[dict[type[Message], tuple[int, int]]] = {
     m.Log: (1, 128),
 }
 """Index of the field whose length tells the size of a message, and bytes per item."""
+
+
+def _parts(items: list[Any], length: int) -> list[list[Any]]:
+    return [items[start : start + length] for start in range(0, len(items), length)]
+
+
+def _too_large(request: int, reason: str) -> m.Answer:
+    return m.Answer(request, False, ["too_large", f"The answer is {reason}."])
+
+
+def _weigh(message: Message) -> int:
+    weight = _WEIGHTS.get(type(message))
+    fields = cast("tuple[Any, ...]", message)
+    total = 128 if weight is None else 128 + len(fields[weight[0]] or ()) * weight[1]
+    return total + (_weigh_free(message.value) if type(message) is m.Answer else 0)
+
+
+def _weigh_free(value: Any) -> int:
+    """Estimated bytes of a free-form value."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        entries = cast("dict[Any, Any]", value)
+        return sum(_weigh_free(key) + _weigh_free(part) for key, part in entries.items())
+    if isinstance(value, list | tuple):
+        return sum(map(_weigh_free, cast("list[Any]", value)))
+    return 8

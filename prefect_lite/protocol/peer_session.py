@@ -93,6 +93,12 @@ class PeerSession(Session):
             )
         )
 
+    def disconnected(self) -> None:
+        """The connection is gone: what is sent from now on waits for the next WELCOME, or is left out."""
+        self.welcomed = False
+        self.renew_seconds = 0.0
+        self._reset_connection()
+
     def _on_welcome(self, message: m.Welcome, out: list[Message]) -> None:
         if self.welcomed:
             raise ProtocolError("unexpected", "A second WELCOME.", True)
@@ -100,6 +106,7 @@ class PeerSession(Session):
         self.welcomed = True
         self.lease_seconds = message.lease_seconds
         self.renew_seconds = message.renew_seconds
+        self._max_payload_bytes = message.max_payload_bytes  # holds between two connections too
         self._outbox.max_payload_bytes = self._inbox.max_payload_bytes = message.max_payload_bytes
         out.append(message)
         lost = self._leases.welcome(message.held)
@@ -164,6 +171,17 @@ class PeerSession(Session):
             self._watches.add(message.run_id)
         if self.welcomed:
             super().send(message)
+
+    def withdraw(self, run_ids: Iterable[str]) -> None:
+        """Do not send these runs again: nobody waits for their ACCEPTED any more."""
+        for run_id in run_ids:
+            submit = self._submits.pop(run_id, None)
+            if submit is not None and submit.watch:
+                self._watches.discard(run_id)
+
+    def withdraw_question(self, request: int) -> None:
+        """Do not ask this again."""
+        self._cancels.pop(request, None)
 
     def watch(self, run_ids: Iterable[str]) -> None:
         """Ask for the STATE of runs until each has ended; asking again reads them again.
@@ -317,20 +335,27 @@ class PeerSession(Session):
         watched = self._watches
         run_ids: list[str] = []
         unwatched: list[str] = []  # the SUBMIT did not ask for it, or for a run that is now another one
+        aliases: list[list[str]] = []
+        for pair in message.aliases:
+            submit = self._submits.get(pair[0])
+            if submit is None:
+                continue
+            if not submit.idempotency_key:
+                # Nothing entitles the broker to it: the caller would get the result of another call.
+                text = "The broker answered with another run, although the call had no idempotency_key."
+                self._on_refused(m.Refused(pair[0], "unexpected", text), out)
+                continue
+            aliases.append(pair)
+            if pair[0] in watched:
+                unwatched.append(pair[0])
         for run_id in message.run_ids:
             submit = pop(run_id, None)
             if submit is not None:
                 run_ids.append(run_id)
                 if run_id in watched and not submit.watch:
                     unwatched.append(run_id)
-        news = set(run_ids) if message.aliases else set[str]()
-        aliases: list[list[str]] = []
-        for pair in message.aliases:
-            submit = pop(pair[0], None)
-            if submit is not None or pair[0] in news:
-                aliases.append(pair)
-                if pair[0] in watched:
-                    unwatched.append(pair[0])
+        for pair in aliases:
+            pop(pair[0], None)
         if run_ids or aliases or message.notices:
             out.append(m.Accepted(run_ids, aliases, message.notices))
         if unwatched:

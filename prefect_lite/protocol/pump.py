@@ -3,6 +3,7 @@
 Reading never stops: the websockets library lets a connection die whose handler stops calling ``recv``, so
 back-pressure is made by credit and by REFUSED. A frame is handled in the callback in which its bytes
 arrived; going through ``recv`` would wake a task one turn of the loop later, five times on the way of a run.
+That takes two names from inside the library; a version that does not have them is read through ``recv``.
 Writing is synchronous as long as the transport takes it; only when its buffer is full a task waits for room,
 with a deadline per frame, because neither ``ping`` nor the library's keepalive notices a peer that has
 stopped reading.
@@ -58,8 +59,11 @@ class Pump:
         self._writer: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
+        self._running = False
         self._targets = (ws,)
-        self._by_library: Callable[[Any], None] = ws.process_event
+        # Absent in a library that works otherwise: then everything comes through recv().
+        self._by_library: Callable[[Any], None] | None = getattr(ws, "process_event", None)
+        self._queued = 0  # messages in the library's queue, the first frame of one counts
         self._done: asyncio.Future[None] = self._loop.create_future()  # the session has closed
         self._raised: BaseException | None = None
         # drain() has to wait exactly when flush() stops.
@@ -70,11 +74,12 @@ class Pump:
 
         Drives the session's clock too. Frames that wait for being sent are sent from here on.
         """
+        self._running = True
         self.schedule_flush()
-        self._arm()
         try:
             await self._read()
         finally:
+            self._running = False
             if self._timer is not None:
                 self._timer.cancel()
             if self._writer is not None:
@@ -89,9 +94,9 @@ class Pump:
             except ConnectionClosed:
                 break
             self._receive(data)
-            if not ws.recv_messages.frames:
-                # Nothing older waits in the library's queue, so what comes next may overtake it.
-                self._by_library, ws.process_event = ws.process_event, self._process_event
+            if self._by_library is not None and _nothing_waits(ws):
+                # Nothing older is in the library's queue that the next frame could overtake.
+                ws.process_event = self._process_event
                 await self._until_closed()
                 break
         if self._raised is not None:
@@ -112,13 +117,19 @@ class Pump:
             if not reading.done():
                 return
             try:
-                self._receive(reading.result())
+                data = reading.result()
             except ConnectionClosed:
                 return
+            self._queued -= 1
+            self._receive(data)
 
     def _process_event(self, event: Any) -> None:
         """In place of the library's method: hand complete binary frames over at once."""
-        if event.opcode is not Opcode.BINARY or not event.fin or self._done.done():
+        opcode = event.opcode
+        if opcode is not Opcode.BINARY or not event.fin or self._queued or self._done.done():
+            if opcode is Opcode.BINARY or opcode is Opcode.TEXT:
+                self._queued += 1  # until recv() has returned it, no other may pass
+            assert self._by_library is not None
             self._by_library(event)
             return
         try:
@@ -153,6 +164,8 @@ class Pump:
     def flush(self) -> None:
         """Give the transport what waits, as far as it takes it; the rest follows by itself."""
         self._flush_scheduled = False
+        if self._timer is None:
+            self._arm()  # from WELCOME on, whoever sends it
         if self._writer is None and not self._push():
             self._writer = self._loop.create_task(self._write(), name="prefect-lite-writer")
 
@@ -197,7 +210,7 @@ class Pump:
 
     def _arm(self) -> None:
         deadline = self._session.next_deadline()
-        if deadline is not None:
+        if deadline is not None and self._running:
             self._timer = self._loop.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
@@ -208,14 +221,21 @@ class Pump:
             self._report(problem)
             self.abort()
             return
-        self.flush()
-        self._arm()
+        self.flush()  # sets the next timer
 
     def _report(self, problem: ProtocolError) -> None:
         if not self._failed:
             self._failed = True
             if self._on_error is not None:
                 self._on_error(problem)
+
+
+def _nothing_waits(ws: Any) -> bool:
+    """Whether the library's queue is empty; False where it can't be told."""
+    try:
+        return not len(ws.recv_messages.frames)
+    except (AttributeError, TypeError):
+        return False
 
 
 def _look_at(reading: asyncio.Task[Any]) -> None:

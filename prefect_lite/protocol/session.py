@@ -76,6 +76,11 @@ class Session:
         """Messages that wait to be sent."""
         return self._outbox.backlog
 
+    @property
+    def backlog_bytes(self) -> int:
+        """About how long those are, without streamed blobs; looks at each of them."""
+        return self._outbox.weight
+
     def next_frame(self) -> bytes | None:
         """The next frame to send, None when nothing waits."""
         return self._outbox.next_frame()

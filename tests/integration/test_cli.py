@@ -82,6 +82,21 @@ def test_stop_ends_a_broker_that_was_started_by_a_client(home: PrivateHome) -> N
     assert home.status.state == "stopped"
 
 
+def test_status_and_stop_name_the_workers(home: PrivateHome) -> None:
+    home.write("tasks.py", TASKS)
+    worker = home.start("worker", "-m", "prefect_lite.cli", "worker", "tasks:add,other")
+    worker.wait_for("Connected")
+    assert f"(pid {worker.pid}): tasks.add, tasks.other; 0 runs." in home.cli("broker", "status").stdout
+    (facts,) = json.loads(home.cli("broker", "status", "--json").stdout)["workers"]
+    assert (facts["pid"], facts["task_keys"]) == (worker.pid, ["tasks.add", "tasks.other"])
+    text = home.cli("broker", "stop").stdout
+    assert "1 worker was connected and will start it again at once" in text
+    assert f"stop it first: pid {worker.pid} (" in text
+    worker.wait_for("Connected again")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
 def test_a_broker_with_a_port_and_a_program_with_its_url(home: PrivateHome) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

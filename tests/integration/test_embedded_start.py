@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -247,3 +249,26 @@ def test_a_home_in_use_on_another_machine_is_told(home: PrivateHome) -> None:
         find(home)
     home.paths.broker_lock.write_text(text)
     assert home.status.pid == this.pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process can be set on Linux only")
+def test_a_broker_without_descriptors_lives_on(home: PrivateHome) -> None:
+    path = find(home)
+    broker, valkey = home.broker_pid, home.valkey_pid
+    process = psutil.Process(broker)
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == min(hard, 1 << 20) or hard == resource.RLIM_INFINITY
+    # With gaps below the highest descriptor in use, so that only the connections use up the rest.
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 8, hard))
+    peers = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    try:
+        for peer in peers:
+            peer.connect(path)
+        os.kill(valkey, signal.SIGKILL)
+        wait_until(lambda: "Too many open files" in home.paths.broker_log.read_text(), 15, "the warning")
+        assert home.broker_pid == broker
+    finally:
+        for peer in peers:
+            peer.close()
+    wait_until(lambda: home.valkey_pid not in (0, valkey), 15, "another Valkey")
+    assert home.broker_pid == broker

@@ -48,6 +48,27 @@ TASKS = """
     def holds(count):
         return sum(range(count))
 
+    @task
+    def middle(x):
+        return add.delay(x, 1).result(timeout=15)
+
+    @task
+    def outer(x):
+        return middle(x)
+
+    @task
+    async def gathers(n):
+        futures = [await add.adelay(x, 1) for x in range(n)]
+        return sum(await asyncio.gather(*[future.result_async(timeout=15) for future in futures]))
+
+    @task
+    def unserved():
+        pass
+
+    @task(timeout_seconds=0.5)
+    def waits_for_ever():
+        unserved.delay().result()
+
     if __name__ == "__main__":
         serve(add, sleeps, blocks, spins, holds, limit=20)
         print("serve returned")
@@ -149,6 +170,46 @@ def test_code_that_holds_the_interpreter_is_named(home: PrivateHome, worker: Run
     worker.wait_for("in one C call")
     line = next(line for line in worker.output.splitlines() if "in one C call" in line)
     assert "holds held the interpreter for" in line
+
+
+def test_tasks_that_wait_for_tasks_share_one_slot(home: PrivateHome) -> None:
+    home.write("tasks.py", TASKS)
+    names = "tasks:add,outer,gathers,waits_for_ever"
+    running = home.start("worker", "-m", "prefect_lite_worker", names, "--limit", "1")
+    running.wait_for("Connected")
+    code = """
+        import tasks
+        print(tasks.outer.delay(1).result(timeout=20), tasks.gathers.delay(4).result(timeout=20))
+        try:
+            tasks.waits_for_ever.delay().result(timeout=20)
+        except TimeoutError as exc:
+            print(exc)
+        print(tasks.add.delay(1, 2).result(timeout=20))
+    """
+    assert home.python(code).stdout.splitlines() == [
+        "2 10",
+        "waits_for_ever took longer than its timeout of 0.5 s.",
+        "3",
+    ]
+    assert "did not let go" not in running.output
+
+
+def test_too_many_stuck_threads_end_the_process(home: PrivateHome) -> None:
+    home.write("tasks.py", TASKS)
+    running = home.start("worker", "-m", "prefect_lite_worker", "tasks:sleeps", "--limit", "1")
+    running.wait_for("Connected")
+    code = "import tasks; tasks.sleeps.with_options(timeout_seconds=0.2).delay(60).wait(timeout=20)"
+    home.python(code)
+    assert running.wait(10) == 75
+    assert "Stopping: 1 threads are stuck in code that does not let go" in running.output
+
+
+def test_the_limit_of_a_served_module_is_the_setting(home: PrivateHome) -> None:
+    home.write("tasks.py", TASKS)
+    home.env["PREFECT_LITE_LIMIT"] = "4"
+    running = home.start("worker", "-m", "prefect_lite_worker", "tasks:add")
+    running.wait_for("with 4 slots")
+    running.wait_for("Connected")  # else its broker would still be starting when the test ends
 
 
 def test_the_module_runs_as_a_command(home: PrivateHome) -> None:

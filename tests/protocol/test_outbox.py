@@ -9,7 +9,14 @@ import msgpack
 import pytest
 
 from prefect_lite.protocol import messages as m
-from prefect_lite.protocol.codec import CHUNK_BYTES, MAX_FRAME, ProtocolError, decode_frame
+from prefect_lite.protocol.codec import (
+    CHUNK_BYTES,
+    MAX_ARRAY,
+    MAX_FRAME,
+    MAX_MAP,
+    ProtocolError,
+    decode_frame,
+)
 from prefect_lite.protocol.inbox import MAX_STREAMS, Inbox
 from prefect_lite.protocol.outbox import BATCH_BYTES, BATCH_MESSAGES, INLINE_BYTES, LIST_PART, Outbox
 from tests.protocol.pairs import run_id
@@ -220,3 +227,36 @@ class TestInbox:
         for seq in range(3_000):
             self.add(inbox, 1, seq, 1)
         assert not inbox._streams
+
+
+def test_aliases_and_notices_are_sent_in_parts_too() -> None:
+    ids = [run_id(n) for n in range(3 * LIST_PART)]
+    aliases = [[ids[0], each] for each in ids]
+    notices = [["\U0001f600" * 512, "\U0001f600" * 2_000] for _ in range(100)]
+    got = receive_all(outbox(m.Accepted(ids[:1], aliases, notices)))
+    assert all(isinstance(message, m.Accepted) for message in got)
+    assert [each for message in got for each in message[0]] == ids[:1]
+    assert [each for message in got for each in message[1]] == aliases
+    assert [each for message in got for each in message[2]] == notices
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {str(number): 1 for number in range(MAX_MAP + 1)},
+        {"a": [[0] * (MAX_ARRAY + 1)]},
+        [[[[[[[[[1]]]]]]]]],
+        b"x" * (CHUNK_BYTES + 1),
+    ],
+    ids=["map", "array", "depth", "bytes"],
+)
+def test_an_answer_that_the_other_side_would_refuse_is_not_sent(value: Any) -> None:
+    [answer] = receive_all(outbox(m.Answer(5, True, value)))
+    assert isinstance(answer, m.Answer)
+    assert (answer.request, answer.ok, answer.value[0]) == (5, False, "too_large")
+
+
+def test_what_waits_is_weighed() -> None:
+    box = outbox(m.Done([[RUN, "t", "ok"]] * 2_000), m.Answer(1, True, "x" * 100_000))
+    assert 200_000 < box.weight < 400_000
+    assert outbox().weight == 0

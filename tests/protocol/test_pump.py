@@ -263,3 +263,105 @@ def test_an_error_of_the_application_is_not_hidden(path: Path) -> None:
             await sides.get()
 
     run(test)
+
+
+def test_a_fragmented_frame_is_not_overtaken(path: Path) -> None:
+    async def test() -> None:
+        async with server(path) as sides, client(path) as one:
+            other = await sides.get()
+            frames = [encode_frame([m.Query(number, "stats")]) for number in (1, 2, 3, 4)]
+            await one.ws.send(frames[0])
+            # As the library writes them, but in one write: all of it is received in one callback.
+            protocol = one.ws.protocol
+            protocol.send_binary(frames[1][:5], fin=False)
+            protocol.send_continuation(frames[1][5:], fin=True)
+            protocol.send_binary(frames[2])
+            one.ws.send_data()
+            await other.until(lambda: len(other.seen) == 4)
+            await one.ws.send(frames[3])
+            await other.until(lambda: len(other.seen) == 5)
+            requests = [message.request for message in other.seen if isinstance(message, m.Query)]
+            assert requests == [1, 2, 3, 4]
+
+    run(test)
+
+
+class _Unfamiliar:
+    """A websocket of a library whose inside looks different."""
+
+    def __init__(self, ws: Any) -> None:
+        self._ws = ws
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("process_event", "recv_messages"):
+            raise AttributeError(name)
+        return getattr(self._ws, name)
+
+
+def test_without_the_library_s_inside_frames_come_through_recv(path: Path) -> None:
+    async def test() -> None:
+        async with (
+            server(path) as sides,
+            unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws,
+        ):
+            session = peer("client", max_payload_bytes=MIB)
+            one = Side(_Unfamiliar(ws), session)
+            session.connect()
+            task = asyncio.create_task(one.pump.run())
+            await one.until(lambda: session.welcomed)
+            other = await sides.get()
+            for number in range(3):
+                other.session.send(m.Answer(number, True, None))
+                other.pump.flush()
+            await one.until(lambda: len(one.seen) == 4)
+            await ws.close()
+            await task
+
+    run(test)
+
+
+def test_silence_right_after_welcome_is_noticed(path: Path) -> None:
+    async def test() -> None:
+        async with (
+            server(path) as sides,
+            unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws,
+        ):
+            # The broker's application answers later than in the turn in which HELLO came.
+            await ws.send(encode_frame([m.Hello(0, "client", "default")]))
+            other = await sides.get()
+            react, other.react = other.react, lambda message: None
+            await other.until(lambda: bool(other.seen))
+            other.session._times = (0.1, 0.02)
+            react(other.seen[0])
+            other.pump.flush()
+            await other.until(lambda: bool(other.errors))
+            assert other.errors[0].code == "silent"
+            await ws.wait_closed()
+
+    run(test)
+
+
+def test_a_beat_sets_one_timer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with server(path), client(path) as one:
+            armed: list[float] = []
+            monkeypatch.setattr(one.pump, "_loop", _Clock(asyncio.get_running_loop(), armed))
+            one.pump._tick()
+            assert len(armed) == 1
+
+    run(test)
+
+
+class _Clock:
+    """A loop that notes its timers."""
+
+    def __init__(self, loop: Any, armed: list[float]) -> None:
+        self._loop = loop
+        self._armed = armed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Any:
+        self._armed.append(when)
+        return self._loop.call_at(when, callback)

@@ -7,6 +7,7 @@ import pytest
 from prefect_lite.protocol import messages as m
 from prefect_lite.protocol.codec import ProtocolError, encode_frame
 from prefect_lite.protocol.leases import MAX_HELD
+from prefect_lite.protocol.peer_session import MAX_PARKED
 from prefect_lite.protocol.session import MAX_ERRORS
 from tests.protocol.pairs import MIB, broker, connected, greet, move, peer, run_id
 from tests.protocol.samples import OTHER, RUN
@@ -36,6 +37,24 @@ class TestHandshake:
         [hello] = move(one, broker())
         assert isinstance(hello, m.Hello)
         assert (hello.session, hello.secret, hello.epoch) == ("s1", b"secret", 1)
+
+    def test_without_a_connection_nothing_piles_up_for_the_old_one(self) -> None:
+        one, other = connected(free=1)
+        other.push_run(RUN, "t1", "k", 1, 0, b"")
+        move(other, one)
+        one.disconnected()
+        assert not one.welcomed
+        assert one.next_deadline() is None
+        one.started(RUN, "t1", 1)
+        for number in range(MAX_PARKED + 5):
+            one.send(m.Log(RUN, [[20, number, "n", "line"]]))
+        assert one.backlog == 0
+        one.connect()
+        sent = greet(one, broker(), resumed=True, held=[[RUN, "t1"]])
+        logs = [message for message in sent if isinstance(message, m.Log)]
+        assert len(logs) == MAX_PARKED
+        assert logs[0].lines[0][1] == 5
+        assert m.Started(RUN, "t1", 1) in sent
 
     @pytest.mark.parametrize("message", [m.Ready(1), m.Submit(RUN, "k", b""), m.Chunk(1, 0, b"x")])
     def test_anything_before_hello_is_fatal(self, message: m.Message) -> None:
@@ -172,6 +191,32 @@ class TestSubmits:
         other.send(m.Accepted([], [[RUN, OTHER]]))
         assert move(other, one) == [m.Accepted([], [[RUN, OTHER]])]
         assert one.unanswered == 0
+
+    def test_an_alias_that_no_key_asked_for_is_refused(self) -> None:
+        one, other = connected("client")
+        one.submit(m.Submit(RUN, "k", b"", watch=True))
+        move(one, other)
+        other.send(m.Accepted([RUN], [[RUN, OTHER]]))
+        [refused] = move(other, one)
+        assert isinstance(refused, m.Refused)
+        assert (refused.run_id, refused.code) == (RUN, "unexpected")
+        assert one.unanswered == 0
+        other.send(m.RunState(RUN, "COMPLETED"))
+        assert move(other, one) == []
+
+    def test_what_is_withdrawn_is_not_sent_again(self) -> None:
+        one, other = connected("client")
+        one.submit(m.Submit(RUN, "k", b"", watch=True))
+        one.submit(m.Submit(OTHER, "k", b""))
+        one.ask(m.Query(1, "run"))
+        one.withdraw([RUN])
+        one.withdraw_question(1)
+        one.disconnected()
+        one.connect()
+        other = broker()
+        assert greet(one, other) == [m.Submit(OTHER, "k", b"")]
+        other.send(m.Accepted([RUN, OTHER]))
+        assert move(other, one) == [m.Accepted([OTHER])]
 
     def test_a_broker_with_a_smaller_limit_refuses_what_waits(self) -> None:
         one, other = peer("client", max_payload_bytes=2 * MIB), broker()

@@ -10,7 +10,14 @@ from typing import Any
 import redis
 from prefect_lite_broker import keys
 from prefect_lite_broker.redis_store import RedisStore
-from prefect_lite_broker.store import CancelReply, ClaimedRun, ClaimReply, CommitReply, SubmitReply
+from prefect_lite_broker.store import (
+    CancelReply,
+    ClaimedRun,
+    ClaimReply,
+    CommitReply,
+    LeaseEvent,
+    SubmitReply,
+)
 
 from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Submit
 from prefect_lite.settings import Settings
@@ -129,7 +136,12 @@ class Driver:
     # -- time, moved by hand ----------------------------------------------------------------------
     async def tick(self) -> None:
         """Let the reaper have looked just now, so that the next look is no gap."""
-        await self.store.reap()
+        await self.reap()
+
+    async def reap(self) -> list[LeaseEvent]:
+        events: list[LeaseEvent] = []
+        await self.store.reap(events.append)
+        return events
 
     async def clock_moves(self, seconds: float = 0.0001) -> None:
         """Until Redis's clock has moved on so far."""

@@ -40,7 +40,9 @@ class Run:
 
     @property
     def lane(self) -> str:
-        return "s" if self.suspect else str(self.msg.priority)
+        if self.suspect:
+            return "s" if self.lost == 1 else "z"
+        return str(self.msg.priority)
 
 
 @dataclass
@@ -81,6 +83,9 @@ class ModelledStore(RuleBasedStateMachine):
         """With the ids of cancelled runs, which stay until a claim meets them."""
         return self.driver.client.llen(f"{self.driver.prefix}ready:{key}:{lane}")  # type: ignore[return-value]
 
+    def delayed(self) -> int:
+        return self.driver.client.zcard(f"{self.driver.prefix}delayed")  # type: ignore[return-value]
+
     def open_one(self, keys: list[str]) -> str:
         session = Session(f"w{next(self.names)}", keys)
         self.sessions[session.name] = session
@@ -104,9 +109,9 @@ class ModelledStore(RuleBasedStateMachine):
         lanes = [
             (key, lane)
             for (key, lane), ids in self.lists.items()
-            if ids and key in session.keys and not (lane == "s" and session.suspect)
+            if ids and key in session.keys and not (lane in "sz" and session.suspect)
         ]
-        return sorted(lanes, key=lambda item: -10 if item[1] == "s" else -int(item[1]))
+        return sorted(lanes, key=lambda item: "sz9876543210".index(item[1]))
 
     def take(self, session: Session, run: ClaimedRun) -> None:
         """Check that this run was the next one of its list, and no better list was passed over."""

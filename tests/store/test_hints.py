@@ -39,7 +39,7 @@ async def test_what_a_service_does_everybody_hears(pair: tuple[Driver, Driver]) 
     await one.claim()
     await one.tick()
     one.end_lease("w1")
-    await one.store.reap()
+    await one.reap()
     for driver in pair:
         await until(lambda driver=driver: driver.hints.ended == [run])
 
@@ -51,12 +51,12 @@ async def test_a_broker_alone_publishes_nothing(make_driver: MakeDriver) -> None
     def count() -> int:
         return int(one.client.info("commandstats").get(published, {}).get("calls", 0))  # type: ignore[union-attr]
 
-    await until(lambda: all(writer.submit.sender == "-" for writer in one.store.writers))
+    await until(lambda: all(backlog.submit.sender == "-" for backlog in one.store.backlogs))
     before = count()
     await one.accepted(10)
     assert count() == before
     two = await make_driver(broker_id="broker-2")
-    await until(lambda: all(writer.submit.sender == "broker-1" for writer in one.store.writers))
+    await until(lambda: all(backlog.submit.sender == "broker-1" for backlog in one.store.backlogs))
     await one.accepted()
     await until(lambda: KEY in two.hints.ready)
 

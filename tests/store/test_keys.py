@@ -41,6 +41,17 @@ def test_every_script_says_what_it_takes_and_gives(name: str) -> None:
     assert "--@include" not in SCRIPTS[name].source
 
 
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_script_says_what_it_may_do(name: str) -> None:
+    """Without such a line no script could write while memory is full, not even what makes room."""
+    flags = " flags=allow-oom"
+    if name in ("submit", "log"):
+        flags = ""
+    elif name in ("lookup", "stats", "sessions", "why", "dead_list"):
+        flags = " flags=no-writes"
+    assert SCRIPTS[name].source.startswith(f"#!lua{flags}\n")
+
+
 def test_scripts_do_not_order_strings() -> None:
     """Lua compares strings in the server's locale: the same script would differ from host to host."""
     for path in FOLDER.rglob("*.lua"):

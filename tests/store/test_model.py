@@ -78,7 +78,7 @@ class StoreMachine(ModelledStore):
             countdown_seconds=3600.0 if delayed else 0.0, expires_seconds=7200.0 if expires else 0.0,
             body=b"x" * (600_000 if large else 20),
         )  # fmt: skip
-        full = not delayed and self.list_length(key, str(priority)) >= LONGEST
+        full = (self.delayed() if delayed else self.list_length(key, str(priority))) >= LONGEST
         (reply,) = self.wait(self.driver.submit(msg))
         holder = self.holders.get((key, idem)) if idem else None
         if holder:
@@ -140,7 +140,7 @@ class StoreMachine(ModelledStore):
         self.wait(self.driver.tick())
         if self.sessions.pop(name, None) is not None:
             self.driver.end_lease(name)
-        events = {event.run_id: event for event in self.wait(self.driver.store.reap())}
+        events = {event.run_id: event for event in self.wait(self.driver.reap())}
         assert sorted(events) == sorted(held)
         for run in held:
             event, model = events[run], self.model[run]
@@ -370,7 +370,7 @@ def machine(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Ite
     server.start()
     settings = make_settings(
         redis_url=server.url, max_lost=MAX_LOST, suspect_group_max=GROUP_MAX, max_queue_length=LONGEST,
-        lease_seconds=600, redis_wait_seconds=3600,
+        lease_seconds=600, redis_wait_seconds=3600, suspect_seconds=3600,
     )  # fmt: skip
     loop = asyncio.new_event_loop()
     with server.client() as client:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
+from typing import Any
 
 import pytest
 from prefect_lite_broker.scripts import SCRIPTS
@@ -168,7 +169,7 @@ async def test_reap_and_promote(cutter: Cutter) -> None:
         await driver.tick()
         driver.end_lease(session)
         cutter.arm("reap")
-        await driver.store.reap()
+        await driver.reap()
         cutter.check()
         (delayed,) = await driver.accepted(countdown_seconds=99)
         driver.make_due(delayed)
@@ -179,6 +180,71 @@ async def test_reap_and_promote(cutter: Cutter) -> None:
         assert run.run_id == delayed
         await driver.finish(run)
     assert len(await driver.store.dead_list(CUTS * 3)) == CUTS * 2
+
+
+async def test_disconnect(cutter: Cutter) -> None:
+    driver = cutter.driver
+    for _ in range(CUTS):
+        assert (await driver.store.renew("w1", 1, [])).status == "ok"
+        cutter.arm("disconnect")
+        await driver.store.disconnect("w1", 1)
+        cutter.check()
+        (session,) = await driver.store.sessions()
+        assert 0 < session["expires_in_seconds"] <= 0.5
+
+
+async def test_the_dead(cutter: Cutter) -> None:
+    """A repeat of the same request is told the same; another request is not."""
+    driver = cutter.driver
+    for i in range(CUTS):
+        session = f"s{i}"
+        await driver.worker(session)
+        replayed, dropped = await driver.accepted(2, max_lost=0)
+        assert len(await driver.claim(session)) == 2
+        await driver.tick()
+        driver.end_lease(session)
+        assert len(await driver.reap()) == 2
+        for script, ask, run_id in (
+            ("dead_replay", driver.store.dead_replay, replayed),
+            ("dead_drop", driver.store.dead_drop, dropped),
+        ):
+            cutter.arm(script)
+            assert await ask(run_id)
+            cutter.check()
+            assert not await ask(run_id)
+        (run,) = await driver.claim()
+        assert run.run_id == replayed
+        await driver.finish(run)
+    assert await driver.store.dead_list(10) == []
+
+
+async def test_retention(cutter: Cutter) -> None:
+    driver = cutter.driver
+    for _ in range(CUTS):
+        first, second = await driver.accepted(2)
+        await driver.cancel(first)
+        cutter.arm("retention")
+        assert await driver.store.retention() in (0, 1)
+        cutter.check()
+        assert (await driver.store.stats())["queues"][0]["length"] == 1
+        (run,) = await driver.claim()
+        assert run.run_id == second
+        await driver.finish(run)
+
+
+async def test_log(cutter: Cutter) -> None:
+    """Lines may be doubled; none is missing, and the order stays."""
+    driver = cutter.driver
+    (run_id,) = await driver.accepted()
+    lines: list[list[Any]] = []
+    for i in range(CUTS):
+        cutter.arm("log")
+        driver.store.log(run_id, [[20, i, "prefect_lite", "line"]])
+        lines = await driver.store.read_log(run_id)
+        cutter.check()
+        assert lines[-1][1] == i
+    numbers = [line[1] for line in lines]
+    assert sorted(set(numbers)) == list(range(min(numbers), CUTS))
 
 
 async def test_everything_at_once_under_cuts(cutter: Cutter) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from prefect_lite_broker.store import ClaimedRun
 
-from tests.store.driver import KEY, Driver, run_id, submission
+from tests.store.driver import KEY, Driver, MakeDriver, run_id, submission
 
 pytestmark = pytest.mark.anyio
 
@@ -327,6 +329,93 @@ async def test_queue_limit(make_driver) -> None:
     )
     assert [reply.status for reply in other] == ["accepted"] * 3
     assert (await driver.submit(submission()))[0].status == "full"
+    delayed = await driver.submit(*(submission(countdown_seconds=9, key=f"key{i}") for i in range(3)))
+    assert [reply.status for reply in delayed] == ["accepted"] * 2 + ["full"]
+    assert "delayed" in delayed[-1].text
+
+
+async def test_cancelled_runs_do_not_fill_a_queue_for_long(make_driver: MakeDriver) -> None:
+    driver = await make_driver(max_queue_length=1500)
+    runs = await driver.accepted(1500)
+    for run in runs[:-1]:
+        driver.store.cancel(run, lambda reply: None)
+    assert (await driver.submit(submission()))[0].status == "full"
+    assert await driver.store.retention() == 1499
+    assert (await driver.submit(submission()))[0].status == "accepted"
+    await driver.worker()
+    assert (await driver.claim())[0].run_id == runs[-1]
+
+
+async def test_a_claim_looks_at_a_bounded_number_of_cancelled_runs(driver: Driver) -> None:
+    runs = await driver.accepted(2500)
+    for run in runs[:-1]:
+        driver.store.cancel(run, lambda reply: None)
+    await driver.worker()
+    replies = [await driver.claim_reply() for _ in range(3)]
+    assert [(len(reply.runs), reply.drained) for reply in replies] == [(0, False), (0, False), (1, True)]
+
+
+async def test_idempotency_keys_with_colons_are_not_mixed_up(driver: Driver) -> None:
+    first = submission(key="a", idempotency_key="b:c")
+    second = submission(key="a:b", idempotency_key="c")
+    assert [reply.status for reply in await driver.submit(first, second)] == ["accepted"] * 2
+
+
+async def test_the_same_submit_after_the_records_time_runs_nothing_again(driver: Driver) -> None:
+    msg = submission(idempotency_key="k")
+    await driver.submit(msg)
+    await driver.worker()
+    (run,) = await driver.claim()
+    await driver.finish(run)
+    driver.client.delete(*(f"{driver.prefix}{kind}:{msg.run_id}" for kind in "rb"))
+    same, other = await driver.submit(msg, msg._replace(fingerprint=b"other"))
+    assert (same.status, same.existing_id, other.status) == ("exists", "", "conflict")
+    assert await driver.claim() == []
+
+
+async def test_a_short_last_attempt_has_its_own_start(driver: Driver) -> None:
+    await driver.accepted(2)
+    await driver.worker()
+    for run in await driver.claim():
+        driver.started(run)
+        await driver.retry(run)
+    retried = await driver.claim()
+    await driver.clock_moves(0.05)
+    reply = await driver.finish(retried[0], run_seconds=0.002)
+    assert reply.state is not None
+    assert reply.state.ended_ms - reply.state.started_ms == 2
+    again = await driver.finish(retried[0], run_seconds=0.002)
+    assert again.state is not None
+    assert (again.status, again.state.started_ms) == ("already", reply.state.started_ms)
+    # In place: the second attempt began without a word.
+    driver.started(retried[1])
+    await driver.clock_moves(0.05)
+    reply = await driver.finish(retried[1], run_seconds=0.003, attempt=3)
+    assert reply.state is not None
+    assert reply.state.ended_ms - reply.state.started_ms == 3
+
+
+async def test_lookups_are_answered_in_bounded_parts(driver: Driver) -> None:
+    result = b"r" * 400_000
+    runs = await driver.accepted(10)
+    await driver.worker()
+    for run in await driver.claim():
+        await driver.finish(run, result=result)
+    before = driver.store.counters["calls"]
+    states = await asyncio.gather(*(driver.state(run) for run in runs))
+    assert [state.result for state in states] == [result] * 10
+    assert driver.store.counters["calls"] - before == 5, "two results a call"
+
+
+async def test_one_large_result_is_looked_up_alone(driver: Driver) -> None:
+    runs = await driver.accepted(3)
+    await driver.worker()
+    for run in await driver.claim():
+        await driver.finish(run, result=b"r" * 3_000_000)
+    before = driver.store.counters["calls"]
+    states = await asyncio.gather(*(driver.state(run) for run in runs))
+    assert [len(state.result or b"") for state in states] == [3_000_000] * 3
+    assert driver.store.counters["calls"] - before == 3
 
 
 async def test_result_ttl(driver: Driver) -> None:
@@ -353,9 +442,8 @@ async def test_hostile_values_hurt_nobody_else(driver: Driver) -> None:
     ]
     good = submission()
     replies = await driver.submit(*bad[:3], good, *bad[3:])
-    assert [reply.status for reply in replies] == ["unavailable"] * 2 + ["accepted"] * 5 or replies[
-        3
-    ].status == "accepted"
+    assert [reply.status for reply in replies] == ["accepted", *["unavailable"] * 2, *["accepted"] * 4]
+    assert all("can't be stored" in reply.text for reply in replies[1:3])
     await driver.worker("w1", KEY, "", "a:b:::c\n\0")
     assert good.run_id in [run.run_id for run in await driver.claim()]
 
@@ -375,6 +463,37 @@ async def test_logs(make_driver) -> None:
     driver.store.log(run, lines)
     assert await driver.store.read_log(run) == lines[-5:]
     assert await driver.store.read_log(run_id()) == []
+
+
+async def test_logs_live_as_long_as_their_run(driver: Driver) -> None:
+    short, long = await driver.accepted(result_ttl_seconds=1200) + await driver.accepted(
+        result_ttl_seconds=200_000
+    )
+    line = [20, 1_700_000_000_000, "prefect_lite", "line"]
+
+    async def ttl(run: str) -> int:
+        await driver.store.ping()
+        return driver.client.ttl(f"{driver.prefix}log:{run}")  # type: ignore[return-value]
+
+    for run in (short, long):
+        driver.store.log(run, [line])
+    assert 86_390 < await ttl(short) <= 86_400, "it may run for long"
+    assert 199_990 < await ttl(long) <= 200_000
+    await driver.worker()
+    for run in await driver.claim():
+        await driver.finish(run)
+    assert 1190 < await ttl(short) <= 1200
+    driver.store.log(short, [line])
+    assert 1190 < await ttl(short) <= 1200
+    assert 199_990 < await ttl(long) <= 200_000
+
+
+async def test_many_lines_at_once(make_driver: MakeDriver) -> None:
+    driver = await make_driver(max_log_lines=20_000)
+    (run,) = await driver.accepted()
+    lines = [[20, 1_700_000_000_000, "prefect_lite", f"line {i}"] for i in range(20_000)]
+    driver.store.log(run, lines)
+    assert await driver.store.read_log(run) == lines
 
 
 async def test_questions(driver: Driver) -> None:

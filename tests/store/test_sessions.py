@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from prefect_lite_broker.store import LeaseEvent
+from redis.exceptions import ResponseError
 
 from tests.store.driver import KEY, Driver, MakeDriver, submission
 
@@ -13,7 +15,7 @@ async def lose(driver: Driver, session: str = "w1") -> list[tuple[str, str]]:
     """End a session's lease; returns what came of its runs."""
     await driver.tick()
     driver.end_lease(session)
-    return [(event.run_id, event.outcome) for event in await driver.store.reap()]
+    return [(event.run_id, event.outcome) for event in await driver.reap()]
 
 
 async def test_claims_need_session_and_epoch(driver: Driver) -> None:
@@ -213,7 +215,7 @@ async def test_after_a_gap_nobody_is_reaped(driver: Driver) -> None:
     await driver.tick()
     driver.end_lease("w1")
     driver.client.incrby(driver.prefix + "tick", -3100)
-    assert await driver.store.reap() == []
+    assert await driver.reap() == []
     assert (await driver.store.sessions())[0]["expires_in_seconds"] > 1
     assert (await driver.store.renew("w1", epoch, [])).status == "ok"
 
@@ -223,9 +225,9 @@ async def test_a_clock_set_back_reaps_nobody_and_one_ahead_is_cut_back(driver: D
     await driver.tick()
     driver.end_lease("w1")
     driver.client.incrby(driver.prefix + "tick", 60_000)
-    assert await driver.store.reap() == []
+    assert await driver.reap() == []
     driver.client.zincrby(driver.prefix + "sessions", 3_600_000, "w1")
-    await driver.store.reap()
+    await driver.reap()
     assert (await driver.store.sessions())[0]["expires_in_seconds"] <= 1.5
 
 
@@ -236,5 +238,71 @@ async def test_an_idempotency_key_of_a_dead_run(driver: Driver) -> None:
     await driver.claim()
     await lose(driver)
     assert await driver.store.dead_replay(msg.run_id)
+    await driver.worker("w2")
+    assert len(await driver.claim("w2")) == 1
+
+
+async def test_many_small_workers_lost_together_are_reaped_in_one_look(driver: Driver) -> None:
+    sessions = [f"w{number}" for number in range(200)]
+    runs = await driver.accepted(200)
+    for session in sessions:
+        await driver.worker(session)
+        assert len(await driver.claim(session, limit=1)) == 1
+    await driver.tick()
+    for session in sessions:
+        driver.end_lease(session)
+    events = await driver.reap()
+    assert sorted(event.run_id for event in events) == sorted(runs)
+    assert (await driver.store.stats())["sessions"] == 0
+
+
+async def test_a_slow_reaper_still_reaps(make_driver: MakeDriver) -> None:
+    driver = await make_driver(reap_seconds=3.0)
+    (run,) = await driver.accepted()
+    await driver.worker()
+    await driver.claim()
+    await driver.tick()
+    driver.end_lease("w1")
+    driver.client.incrby(driver.prefix + "tick", -8900)
+    assert [event.run_id for event in await driver.reap()] == [run]
+    driver.client.incrby(driver.prefix + "tick", -9100)
+    await driver.worker("w2")
+    driver.end_lease("w2")
+    assert await driver.reap() == []
+    assert (await driver.store.sessions())[0]["expires_in_seconds"] > 1, "a gap: it got a lease"
+
+
+async def test_what_was_reaped_is_told_though_a_later_call_fails(driver: Driver) -> None:
+    await driver.accepted(150)
+    await driver.worker()
+    for _ in range(2):
+        await driver.claim(limit=100)
+    await driver.tick()
+    driver.end_lease("w1")
+    events: list[LeaseEvent] = []
+
+    def tell(event: LeaseEvent) -> None:
+        events.append(event)
+        if len(events) == 100:
+            driver.client.set(driver.prefix + "h:w2", "of a wrong type")
+
+    await driver.worker("w2")
+    driver.end_lease("w2")
+    with pytest.raises(ResponseError):
+        await driver.store.reap(tell)
+    driver.client.delete(driver.prefix + "h:w2")
+    assert len(events) >= 100
+
+
+async def test_a_dead_run_is_replayed_and_dropped_once_per_request(driver: Driver) -> None:
+    first, second = await driver.accepted(2, max_lost=0)
+    await driver.worker()
+    await driver.claim()
+    await lose(driver)
+    for _ in range(2):  # a repeat of one request
+        assert await driver.store.script("dead_replay", 0, first, b"word") == 1
+        assert await driver.store.script("dead_drop", 0, second, 1000, b"word") == 1
+    assert not await driver.store.dead_replay(first)
+    assert not await driver.store.dead_drop(second)
     await driver.worker("w2")
     assert len(await driver.claim("w2")) == 1

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from prefect_lite_broker.store import ClaimedRun, SubmitReply
+from prefect_lite_broker.store import UNREAD, ClaimedRun, SubmitReply
 
 from prefect_lite.exceptions import ConfigurationError, StoreUnavailable
 from prefect_lite.settings import load_settings
-from tests.store.driver import Driver, MakeDriver, submission
+from tests.store.driver import KEY, Driver, MakeDriver, submission
 from tests.tools.server import ValkeyServer
 from tests.tools.waiting import until
 
@@ -135,6 +135,103 @@ async def test_full_memory(driver: Driver) -> None:
         driver.client.config_set("maxmemory", 0)
     await driver.accepted()
     assert len(await driver.claim()) == 4
+
+
+async def test_commits_make_room_while_memory_is_full(driver: Driver) -> None:
+    """Only new runs are refused."""
+    await driver.accepted(6)
+    epoch = await driver.worker()
+    runs = await driver.claim(limit=5)
+    driver.client.config_set("maxmemory", 1)
+    try:
+        refused = asyncio.ensure_future(driver.submit(submission()))
+        driver.started(runs[0])
+        assert (await driver.finish(runs[0])).status == "ok"
+        assert (await driver.retry(runs[1], 99)).status == "ok"
+        assert (await driver.release(runs[2])).status == "ok"
+        assert (await driver.cancel(runs[3].run_id)).status == "cancelling"
+        assert (await driver.store.renew("w1", epoch, [[runs[3].run_id, runs[3].token]])).status == "ok"
+        assert len(await driver.claim()) == 2
+        driver.store.log(runs[3].run_id, [[20, 0, "prefect_lite", "not worth it"]])
+        await driver.tick()
+        driver.client.eval(
+            "#!lua flags=allow-oom\nredis.call('ZADD', KEYS[1], 0, 'w1')", 1, driver.prefix + "sessions"
+        )
+        assert len(await driver.reap()) == 4
+        await driver.store.promote()
+        await driver.store.retention()
+        await driver.worker("w2")
+        # Another broker can start.
+        other = await Driver(driver.store.settings, driver.client, "broker-2").start()
+        await other.stop()
+        assert (await refused)[0].status == "unavailable"
+        assert driver.store.counters["dropped_logs"] == 1
+    finally:
+        driver.client.config_set("maxmemory", 0)
+    await driver.accepted()
+    driver.audit()
+
+
+async def test_submits_that_memory_was_too_full_for_are_hinted_when_they_are_stored(driver: Driver) -> None:
+    driver.client.config_set("maxmemory", 1)
+    submitted = asyncio.ensure_future(driver.submit(submission()))
+    await until(lambda: driver.store.backlogs[0].full)
+    driver.client.config_set("maxmemory", 0)
+    assert (await submitted)[0].status == "accepted"
+    assert driver.hints.ready == [KEY]
+
+
+async def test_submits_that_did_not_fit_are_hinted_when_they_are_stored(driver: Driver) -> None:
+    await driver.accepted(450)
+    assert driver.hints.ready == [KEY]
+
+
+async def test_submits_are_bounded_by_bytes(server: ValkeyServer, tmp_path: Path) -> None:
+    settings = load_settings(
+        redis_url=server.url, home=tmp_path, max_pending_bytes=1000, redis_wait_seconds=0.5
+    )
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        try:
+            replies = await driver.submit(*(submission(body=b"x" * 400) for _ in range(4)))
+            large = await driver.submit(submission(body=b"x" * 5000))
+        finally:
+            await driver.stop()
+    assert [reply.status for reply in replies] == ["accepted"] * 2 + ["full"] * 2
+    assert replies[-1].retry_after_seconds > 0
+    assert large[0].status == "accepted", "one is always taken"
+
+
+async def test_log_lines_that_redis_is_too_slow_for_are_dropped(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_lite_broker.redis_store.LOG_BYTES", 10_000)
+    (run,) = await driver.accepted()
+    for _ in range(20):
+        driver.store.log(run, [[20, 0, "prefect_lite", "x" * 1000]])
+    assert 0 < driver.store.counters["dropped_logs"] < 20
+    kept = len(await driver.store.read_log(run))
+    assert kept + driver.store.counters["dropped_logs"] == 20
+    driver.store.log(run, [[20, 0, "prefect_lite", "again"]])
+    assert len(await driver.store.read_log(run)) == kept + 1
+
+
+async def test_lookups_over_the_bound_are_answered(server: ValkeyServer, tmp_path: Path) -> None:
+    settings = load_settings(redis_url=server.url, home=tmp_path, max_pending_writes=1)
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        try:
+            states = await asyncio.gather(driver.state("a" * 32), driver.state("b" * 32))
+        finally:
+            await driver.stop()
+    assert [state.type for state in states] == ["", UNREAD]
+
+
+async def test_lookups_while_redis_is_away_are_answered(driver: Driver, server: ValkeyServer) -> None:
+    server.kill()
+    assert (await driver.state("a" * 32)).type == UNREAD
+    server.start()
+    assert (await driver.state("a" * 32)).type == ""
 
 
 async def test_read_only_server(driver: Driver) -> None:

@@ -13,14 +13,16 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from prefect_lite.embedded.home import load_or_create_keyring
-from prefect_lite.exceptions import ConfigurationError
+from prefect_lite.exceptions import ConfigurationError, PrefectException, WorkerStuck
 from prefect_lite.logging import ensure_output, get_logger, restore_output
+from prefect_lite.serving import FromSettings
 from prefect_lite.settings import Settings, get_settings
 from prefect_lite_worker.assembly import Parts, Plan, assemble
 from prefect_lite_worker.lifecycle import EXIT_OK, EXIT_STUCK, EXIT_UNACKNOWLEDGED, SERVING
@@ -28,7 +30,7 @@ from prefect_lite_worker.loops import close_loop, new_event_loop
 from prefect_lite_worker.registry import AnyTask, Registry
 from prefect_lite_worker.signals import SignalPipe
 from prefect_lite_worker.status import StatusServer
-from prefect_lite_worker.terminal import Terminal, TerminalHandler
+from prefect_lite_worker.terminal import Relay, Terminal, TerminalHandler
 
 logger = get_logger("worker")
 
@@ -43,7 +45,7 @@ class WorkerApp:
 
     Args:
         tasks: What to execute.
-        limit: Runs at a time, None for no limit.
+        limit: Runs at a time, None for no limit. Default: the setting.
         settings: Default: those of the process.
         name: For people; default host and process id.
         status_server_port: Port of the status server; 0 takes a free one, None has none.
@@ -55,29 +57,33 @@ class WorkerApp:
         DuplicateTaskKey: Two tasks have one key.
 
     Attributes:
-        exit_code: After the end: 0, 1 (ends not acknowledged) or 75 (too many stuck threads).
+        exit_code: After the end: 0, 1 (ends not acknowledged) or 75 (too many stuck threads). It is the
+            process's own under ``serve`` on the main thread; anywhere else the process is left alone.
     """
 
     def __init__(
         self,
         tasks: Iterable[AnyTask],
         *,
-        limit: int | None = 10,
+        limit: int | FromSettings | None = FromSettings.LIMIT,
         settings: Settings | None = None,
         name: str = "",
         status_server_port: int | None = None,
         status_server_host: str = "127.0.0.1",
         max_stray_threads: int | None = None,
     ) -> None:
+        self.settings = settings if settings is not None else get_settings()
+        if limit is FromSettings.LIMIT:
+            limit = self.settings.limit
         if limit is not None and limit < 1:
             raise ConfigurationError(f"limit must be at least 1, got {limit}; None means no limit.")
         self.registry = Registry(tasks)
         self.limit = min(limit, NO_LIMIT) if limit is not None else NO_LIMIT
-        self.settings = settings if settings is not None else get_settings()
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.started_at: datetime | None = None
         self.exit_code = EXIT_OK
         self._terminal = Terminal()
+        self._relay = Relay(self._terminal)
         self._own_output = False
         keyring = load_or_create_keyring(self.settings)
         strays = max_stray_threads if max_stray_threads is not None else self.limit
@@ -89,6 +95,7 @@ class WorkerApp:
         self._pipe: SignalPipe | None = None
         self._hard_exit = False
         self._error: BaseException | None = None
+        self._reason = ""
         self._ready = threading.Event()
         self._stop_early: str | None = None
         self._main_back = threading.Event()
@@ -105,7 +112,8 @@ class WorkerApp:
         Raises:
             ConfigurationError: Called under a running event loop, or the status port is taken.
             AuthenticationFailed, ProtocolVersionError: The broker can't be used.
-            SystemExit: The end was not clean; ``exit_code`` tells.
+            SystemExit: The end was not clean; ``exit_code`` tells. On the main thread only.
+            WorkerStuck: Too many threads are stuck, and this is not the main thread (there: exit code 75).
         """
         try:
             asyncio.get_running_loop()
@@ -122,7 +130,7 @@ class WorkerApp:
             # What has been imported stays for good: full collections need not look at it again.
             gc.collect()
             gc.freeze()
-        thread = self._start(loop, loop.stop, timeout, may_replace=True)
+        thread = self._start(loop, loop.stop, timeout, owner=None)
         try:
             loop.run_forever()
         finally:
@@ -133,9 +141,11 @@ class WorkerApp:
             close_loop(loop)
             asyncio.set_event_loop(None)
             self._finish()
-        if self._error is not None:
+        if self._pipe is None:
+            self._raise_as_guest()
+        elif self._error is not None:
             raise self._error
-        if self.exit_code:
+        elif self.exit_code:
             sys.exit(self.exit_code)
 
     async def aserve(self, timeout: float | None = None) -> None:
@@ -146,10 +156,11 @@ class WorkerApp:
 
         Raises:
             ConfigurationError, AuthenticationFailed, ProtocolVersionError: As ``serve``.
+            WorkerStuck: Too many threads are stuck in code that does not let go.
         """
         loop = asyncio.get_running_loop()
         over = asyncio.Event()
-        thread = self._start(loop, over.set, timeout, may_replace=False)
+        thread = self._start(loop, over.set, timeout, owner=asyncio.current_task())
         try:
             await over.wait()
         except asyncio.CancelledError:
@@ -160,8 +171,16 @@ class WorkerApp:
             self._main_back.set()
             thread.join()
             self._finish()
+        self._raise_as_guest()
+
+    def _raise_as_guest(self) -> None:
+        """The process is not ours to end."""
         if self._error is not None:
             raise self._error
+        if self.exit_code == EXIT_STUCK:
+            raise WorkerStuck(
+                f"The worker has stopped: {self._reason}. Restart the process to get them back."
+            )
 
     def stop(self, reason: str = "asked to", grace_seconds: float | None = None) -> None:
         """Begin to stop; a second call hands back at once what still runs. Safe from any thread.
@@ -185,16 +204,18 @@ class WorkerApp:
         on_stopped: Callable[[], None],
         timeout: float | None,
         *,
-        may_replace: bool,
+        owner: asyncio.Task[Any] | None,
     ) -> threading.Thread:
         self._terminal.start()
         self._own_output = ensure_output(TerminalHandler(self._terminal))
+        if not self._own_output:
+            self._relay.attach()
         self.started_at = datetime.now(UTC)
 
         def run() -> None:
             try:
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                    runner.run(self._connect_and_work(loop, timeout, may_replace=may_replace))
+                    runner.run(self._connect_and_work(loop, timeout, owner=owner))
             except BaseException as exc:
                 self._error = exc
             finally:
@@ -205,12 +226,12 @@ class WorkerApp:
         return thread
 
     async def _connect_and_work(
-        self, user_loop: asyncio.AbstractEventLoop, timeout: float | None, *, may_replace: bool
+        self, user_loop: asyncio.AbstractEventLoop, timeout: float | None, *, owner: asyncio.Task[Any] | None
     ) -> None:
         parts = self._parts = assemble(
             self._plan,
             user_loop,
-            may_replace=may_replace,
+            owner=owner,
             write=self._terminal.write if self._own_output else None,
             on_up=self._on_up,
             on_down=self._on_down,
@@ -235,7 +256,7 @@ class WorkerApp:
             if running.done() and not running.cancelled():
                 running.result()  # it ends by itself only when no broker will ever take us
             await lifecycle.drain()
-            self.exit_code = lifecycle.exit_code
+            self.exit_code, self._reason = lifecycle.exit_code, lifecycle.reason
         finally:
             await parts.connection.aclose("the worker stops")
             if running is not None:
@@ -253,7 +274,7 @@ class WorkerApp:
 
     def _leave(self, user_loop: asyncio.AbstractEventLoop, on_stopped: Callable[[], None]) -> None:
         """The last step of the connection thread: end the process, or let the main thread go on."""
-        if self._hard_exit or self.exit_code == EXIT_STUCK:
+        if self._hard_exit or (self.exit_code == EXIT_STUCK and self._pipe is not None):
             self._exit()
         with suppress(RuntimeError):  # the caller's loop was closed without waiting for us
             user_loop.call_soon_threadsafe(on_stopped)
@@ -263,15 +284,19 @@ class WorkerApp:
     def _exit(self) -> None:
         """End the process now: a stuck thread would hold a normal exit for ever."""
         self._terminal.stop()
+        if self._error is not None:
+            with suppress(OSError, ValueError, AttributeError):
+                sys.stderr.write(f"The worker has failed. {_told(self._error)}\n")
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):  # closed, or none at all
                 stream.flush()
         os._exit(self.exit_code if self._error is None else EXIT_UNACKNOWLEDGED)
 
     def _finish(self) -> None:
-        self._terminal.stop()
         if self._own_output:
             restore_output()
+        self._relay.detach()
+        self._terminal.stop()
         if self._pipe is not None:
             self._pipe.close()
 
@@ -366,6 +391,13 @@ async def _uncancelled(over: asyncio.Event) -> None:
     while not over.is_set():
         with suppress(asyncio.CancelledError):
             await over.wait()
+
+
+def _told(error: BaseException) -> str:
+    """Ours are sentences; of others the traceback is of use."""
+    if isinstance(error, PrefectException):
+        return str(error)
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _nothing() -> None:

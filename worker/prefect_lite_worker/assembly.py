@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prefect_lite.client.connection import BrokerConnection
 from prefect_lite.keyring import Keyring
@@ -60,7 +60,7 @@ def assemble(
     plan: Plan,
     user_loop: asyncio.AbstractEventLoop,
     *,
-    may_replace: bool,
+    owner: asyncio.Task[Any] | None,
     write: Callable[[str], None] | None,
     on_up: Callable[[Welcome], None],
     on_down: Callable[[Exception | None], None],
@@ -70,7 +70,7 @@ def assemble(
     Args:
         plan: What to make.
         user_loop: Where coroutines run.
-        may_replace: Whether a stuck user loop may be replaced.
+        owner: The caller of ``aserve``, to whom the loop belongs; None: it is ours.
         write: Takes lines for the terminal; None: records go through ``logging``.
         on_up: Called when a broker has welcomed us.
         on_down: Called when there is none (any more).
@@ -79,7 +79,7 @@ def assemble(
     leases = Leases(plan.limit)
     execution = Execution(leases, desk, plan.keyring, settings.namespace, settings.max_payload_bytes)
     pool = ThreadPool(execution.in_thread, plan.limit)
-    loops = Loops(user_loop, execution.on_loop, may_replace=may_replace)
+    loops = Loops(user_loop, execution.on_loop, owner=owner)
     reporter = Reporter(write, logging.getLogger("prefect_lite").getEffectiveLevel(), plan.name)
     session = WorkerSession(
         "worker",

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from prefect_lite.engine import CANCEL, GIVE_UP, Outcome
-from prefect_lite.interrupts import Permits
 from prefect_lite.logging import get_logger
 from prefect_lite.protocol.codec import ProtocolError
 from prefect_lite.protocol.messages import (
@@ -99,7 +98,6 @@ class WorkerConnection:
         self._max_stray_threads = plan.max_stray_threads
         self._reporter = reporter
         self.schedule_flush: Callable[[], None] = _nothing
-        self._permits = Permits()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
@@ -164,7 +162,7 @@ class WorkerConnection:
             self._leases.add(run)
             self._for_loop.append(run)
         else:
-            run = ThreadRun(message, task, self._desk, self._permits)
+            run = ThreadRun(message, task, self._desk)
             self._leases.add(run)
             self._for_threads.append(run)
 
@@ -216,11 +214,11 @@ class WorkerConnection:
             self.schedule_flush()
         if desk.lent:
             while desk.lent:
-                self._leases.lent += desk.lent.popleft()
-            self._pool.limit = self._leases.limit + self._leases.lent
+                self._leases.lend(*desk.lent.popleft())
             self._offer_slots()
-        if desk.started and desk.started[-1].attempt > desk.started[-1].first:
-            self._take_started()  # a retry in place: counted before it can take the process down
+        if desk.again:
+            desk.again = False
+            self._take_started()
         if ends:
             for _ in range(ends):
                 self._finish(desk.ended.popleft())
@@ -230,6 +228,7 @@ class WorkerConnection:
         self._offer = self._in_frame
         if self._in_frame:
             return
+        self._pool.limit = self._leases.limit + self._leases.lent
         if self.lifecycle.phase == SERVING:
             self._session.set_free(self._leases.free)
         else:
@@ -255,6 +254,7 @@ class WorkerConnection:
         self._reporter.ended(ended)
         if ended.run_seconds >= self._settings.hung_seconds:
             self._long_ended.append(ended.run)
+        ended.run.context = None  # the run itself may be kept for a while, its arguments need not
         if ended.run.stop is not None:
             self._offer_slots()
 
@@ -317,7 +317,7 @@ class WorkerConnection:
             return
         for run in list(self._leases.active.values()):
             if run.careful and run.stop is None:
-                logger.warning("No broker was heard for nearly a lease; stopping %s.", run.task.name)
+                logger.warning("No broker was heard for nearly a lease; stopping %s.", run.name)
                 self._session.release(Release(run.run_id, run.token))
                 self.stops.stop(run, GIVE_UP)
 

@@ -39,13 +39,18 @@ class Ended(NamedTuple):
 
 
 class Desk:
-    """What the executors leave for the connection thread."""
+    """What the executors leave for the connection thread.
+
+    Attributes:
+        again: A retry in place is among ``started``: it must be counted before it can take the process down.
+    """
 
     def __init__(self) -> None:
+        self.again = False
         self.started: deque[ActiveRun] = deque()
         self.ended: deque[Ended] = deque()
         self.lines: deque[tuple[str, list[Any]]] = deque(maxlen=MAX_LINES)
-        self.lent: deque[int] = deque()
+        self.lent: deque[tuple[ActiveRun, int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._take: Callable[[], None] = _nothing
         self._woken = False
@@ -59,10 +64,11 @@ class Desk:
         """Nobody takes anything any more."""
         self._loop = None
 
-    def start(self, run: ActiveRun, wake: bool) -> None:
+    def start(self, run: ActiveRun, again: bool) -> None:
         """An attempt is about to start. The first one waits for the next tick: most end before it."""
         self.started.append(run)
-        if wake:
+        if again:
+            self.again = True
             self.wake()
 
     def end(self, ended: Ended) -> None:
@@ -74,9 +80,9 @@ class Desk:
         """A log line of a run; taken with the next tick or end."""
         self.lines.append((run_id, line))
 
-    def lend(self, slots: int) -> None:
-        """A run begins (1) or ends (-1) waiting for another one."""
-        self.lent.append(slots)
+    def lend(self, run: ActiveRun, waits: int) -> None:
+        """Code of a run begins (1) or ends (-1) waiting for another run."""
+        self.lent.append((run, waits))
         self.wake()
 
     def wake(self) -> None:

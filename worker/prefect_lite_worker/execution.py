@@ -11,13 +11,28 @@ import time
 from typing import Any
 
 from prefect_lite import envelope
-from prefect_lite.context import TaskRun, TaskRunContext, enter_run
-from prefect_lite.engine import STATES, Outcome, describe, drive_async, drive_sync, is_bind_error
-from prefect_lite.exceptions import EnvelopeRejected, ParameterBindError, PayloadTooLarge, SerializationError
+from prefect_lite.context import TaskRun, TaskRunContext, enter_run, leave_run
+from prefect_lite.engine import (
+    HAND_BACK,
+    STATES,
+    Outcome,
+    describe,
+    drive_async,
+    drive_sync,
+    is_bind_error,
+    retried,
+)
+from prefect_lite.exceptions import (
+    CrashedRun,
+    EnvelopeRejected,
+    ParameterBindError,
+    PayloadTooLarge,
+    SerializationError,
+)
 from prefect_lite.keyring import Keyring
 from prefect_lite.logging import get_logger
 from prefect_lite.options import Options, applied
-from prefect_lite.protocol.messages import Finish, Retry
+from prefect_lite.protocol.messages import Finish, Release, Retry
 from prefect_lite_worker.desk import Desk, Ended
 from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, ThreadRun
 from prefect_lite_worker.reporting import sendable
@@ -76,6 +91,18 @@ class Execution:
             raise  # the loop is being thrown away
         except BaseException as exc:
             self._broken(run, exc)
+        finally:
+            run.handle = None
+
+    def retry(self, run: ActiveRun, context: TaskRunContext, outcome: Outcome, seconds: float) -> None:
+        """End a run that may be tried again and whose code has not let go; in a thread of its own."""
+        token = enter_run(context)
+        try:
+            self._close(run, context, retried(context, outcome), seconds)
+        except BaseException as exc:
+            self._broken(run, exc)
+        finally:
+            leave_run(token)
 
     def _open(self, run: ActiveRun) -> TaskRunContext | None:
         """Verify and decode the call; None when that failed and the run has ended."""
@@ -91,11 +118,18 @@ class Execution:
         except Exception as exc:
             self._fail(run, exc, f"The call can't be decoded on this worker: {describe(exc)}")
             return None
+        except BaseException as exc:
+            # Its arguments' own code wants to leave. Rebuilt in a caller that would end the caller.
+            text = f"The call can't be decoded on this worker: {describe(exc)}"
+            outcome = Outcome("crashed", error=CrashedRun(text), message=text)
+            self._desk.end(Ended(run, self.failure(run, outcome, 0.0), outcome, 0.0))
+            return None
         run.body = b""  # arguments may be large, and the run long
         run.timeout = options.timeout_seconds
         run.careful = options.stop_on_lost_contact
-        record = TaskRun(run.run_id, run.task_key, task.name, run.attempt)
-        return TaskRunContext(task, options, record, args, kwargs, self._desk.line, self._desk.lend)
+        record = TaskRun(run.run_id, run.task_key, options.name or task.name, run.attempt, options.version)
+        context = run.context = TaskRunContext(task, options, record, args, kwargs, run)
+        return context
 
     def _options(self, task: Any, changes: dict[str, Any]) -> Options:
         """The task's options with those that travelled; remembered, as validating them takes long."""
@@ -107,9 +141,12 @@ class Execution:
             options = self._changed[key] = applied(task.options, changes)
         return options
 
-    def _close(self, run: ActiveRun, context: TaskRunContext, outcome: Outcome) -> None:
+    def _close(
+        self, run: ActiveRun, context: TaskRunContext, outcome: Outcome, seconds: float | None = None
+    ) -> None:
         """Seal the outcome and put it on the desk."""
-        seconds = monotonic() - run.started
+        if seconds is None:
+            seconds = monotonic() - run.started
         kind = outcome.kind
         if kind == "completed":
             sealed = self._seal_value(run, outcome)
@@ -120,7 +157,8 @@ class Execution:
             finish = Finish(run.run_id, run.token, state.value, name, "", run.attempt, seconds, sealed)
             self._desk.end(Ended(run, finish, outcome, seconds))
         elif kind == "given_up":
-            self._desk.end(Ended(run, None, outcome, seconds))
+            message = Release(run.run_id, run.token) if run.stop == HAND_BACK else None
+            self._desk.end(Ended(run, message, outcome, seconds))
         elif kind == "retry":
             retry = Retry(
                 run.run_id,
@@ -131,7 +169,9 @@ class Execution:
             )
             self._desk.end(Ended(run, retry, outcome, seconds))
         elif kind == "failed" and is_bind_error(context, outcome.error):
-            text = f"The arguments don't fit {run.task.name}{run.task.signature}: {outcome.error}."
+            text = (
+                f"The arguments don't fit {context.task_run.task_name}{run.task.signature}: {outcome.error}."
+            )
             self._fail(run, ParameterBindError(text), text, seconds)
         else:
             self._desk.end(Ended(run, self.failure(run, outcome, seconds), outcome, seconds))
@@ -163,7 +203,7 @@ class Execution:
             trace = error.__traceback__
             # The first frame is the engine's; people want to see theirs.
             if trace is not None and trace.tb_next is not None:
-                error.__traceback__ = trace.tb_next
+                error.with_traceback(trace.tb_next)  # assigning would fail with a frozen dataclass
             sealed = envelope.seal_error(self._keyring, self._namespace, run.task_key, run.run_id, error)
             if len(sealed) > self.max_payload_bytes:
                 sealed = None

@@ -10,9 +10,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from prefect_lite.interrupts import Permits, RunInterrupted
+from prefect_lite.engine import HAND_BACK
+from prefect_lite.interrupts import PERMITS, RunInterrupted
 
 if TYPE_CHECKING:
+    from prefect_lite.context import TaskRunContext
     from prefect_lite.protocol.messages import Run
     from prefect_lite_worker.desk import Desk
     from prefect_lite_worker.loops import LoopHost
@@ -22,20 +24,23 @@ monotonic = time.monotonic
 
 
 class ActiveRun:
-    """A leased run; also the ``Control`` of its attempts.
+    """A leased run; also the ``Control`` of its attempts and the ``RunLease`` of its context.
 
     Attributes:
+        context: The opened call, from its verification until the run has ended here.
         attempt: Number of the current attempt, from 1.
         timeout: Seconds an attempt may take, or None.
         started: When the current attempt began (monotonic seconds); 0 before.
-        stop: Why it is to be stopped, or None; set by the connection thread, once.
+        inside: An attempt's code runs, of which alone the timeout is; hooks and sealing come after it.
+        waits: How many times it waits for other runs just now; it lends its slot while there is one.
+        stop: Why it is to be stopped, or None; set once.
         abandoned: The connection thread has ended it without waiting for its code.
         careful: Stop it when the worker has lost contact for a lease.
     """
 
     __slots__ = (
-        "abandoned", "attempt", "body", "careful", "desk", "first", "run_id", "started", "stop", "task",
-        "task_key", "timeout", "token",
+        "abandoned", "attempt", "body", "careful", "context", "desk", "first", "inside", "run_id", "started",
+        "stop", "task", "task_key", "timeout", "token", "waits",
     )  # fmt: skip
     outermost = True
 
@@ -44,21 +49,38 @@ class ActiveRun:
         self.first = self.attempt
         self.task = task
         self.desk = desk
+        self.context: TaskRunContext | None = None
+        self.inside = False
+        self.waits = 0
         self.timeout: float | None = None
         self.started = 0.0
         self.stop: str | None = None
         self.abandoned = False
         self.careful = False
 
+    @property
+    def name(self) -> str:
+        """What people see: the name that ``task_run_name`` gives it, else that of its task."""
+        record = self.context.task_run if self.context is not None else None
+        return self.task.name if record is None else record.given_name or record.task_name
+
     def begin(self, attempt: int) -> None:
         self.attempt = attempt
         self.started = monotonic()
+        self.inside = True
         self.desk.start(self, attempt != self.first)
         if self.stop is not None:
             raise RunInterrupted
 
     def end(self) -> str | None:
+        self.inside = False
         return self.stop
+
+    def line(self, line: list[Any]) -> None:
+        self.desk.line(self.run_id, line)
+
+    def lend(self, waits: int) -> None:
+        self.desk.lend(self, waits)
 
     def stop_reason(self) -> str | None:
         return self.stop
@@ -70,22 +92,19 @@ class ActiveRun:
 class ThreadRun(ActiveRun):
     """A run of a function, in a thread of the pool."""
 
-    __slots__ = ("permits",)
-
-    def __init__(self, message: Run, task: AnyTask, desk: Desk, permits: Permits) -> None:
-        super().__init__(message, task, desk)
-        self.permits = permits
+    __slots__ = ()
 
     def begin(self, attempt: int) -> None:
-        self.permits.grant(self)
+        PERMITS.grant(self)
         super().begin(attempt)
 
     def end(self) -> str | None:
-        self.permits.withdraw(self)
+        PERMITS.withdraw(self)
+        self.inside = False
         return self.stop
 
     def interrupt(self) -> None:
-        self.permits.interrupt(self)
+        PERMITS.interrupt(self)
 
 
 class LoopRun(ActiveRun):
@@ -95,22 +114,21 @@ class LoopRun(ActiveRun):
         delivered: The loop has seen the cancellation; if not, the loop itself is stuck.
     """
 
-    __slots__ = ("delivered", "handle", "host", "inside")
+    __slots__ = ("delivered", "handle", "host")
 
     def __init__(self, message: Run, task: AnyTask, desk: Desk, host: LoopHost) -> None:
         super().__init__(message, task, desk)
         self.host = host
         self.handle: asyncio.Task[Any] | None = None
-        self.inside = False
         self.delivered = False
-
-    def begin(self, attempt: int) -> None:
-        self.inside = True
-        super().begin(attempt)
 
     def end(self) -> str | None:
         self.inside = False
-        if self.stop is not None and self.handle is not None:
+        if self.handle is None:
+            return self.stop
+        if self.stop is None and self.host.closing and self.handle.cancelling():
+            self.stop = HAND_BACK  # the program's loop ends, and with it everything that runs there
+        if self.stop is not None:
             # Hooks come next, and a pending count would confuse their own timeouts and task groups.
             while self.handle.cancelling():
                 self.handle.uncancel()
@@ -132,7 +150,7 @@ class Leases:
         active: Runs that occupy a slot, by token.
         waiting: Those of them whose code has not started, by token.
         limit: Slots.
-        lent: Slots of runs that wait for other runs.
+        lent: How many of the active runs wait for other runs.
     """
 
     def __init__(self, limit: int) -> None:
@@ -155,10 +173,18 @@ class Leases:
         """From an executor: whether the caller is the one to run it."""
         return self.waiting.pop(run.token, None) is not None
 
+    def lend(self, run: ActiveRun, waits: int) -> None:
+        """Code of the run begins (1) or ends (-1) to wait; however much of it waits, that is one slot."""
+        if self.active.get(run.token) is run:
+            before = run.waits > 0
+            run.waits += waits
+            self.lent += (run.waits > 0) - before
+
     def remove(self, run: ActiveRun) -> bool:
         """Whether the run was still ours to end; afterwards it is not."""
         if self.active.get(run.token) is not run:
             return False
+        self.lend(run, -run.waits)
         del self.active[run.token]
         self.waiting.pop(run.token, None)
         return True

@@ -1,4 +1,4 @@
-"""The event loops that run coroutines: the main one, and fresh ones when a coroutine blocks it for good."""
+"""The event loops that run coroutines: the main one, and fresh ones while a coroutine blocks it."""
 
 from __future__ import annotations
 
@@ -31,19 +31,29 @@ class LoopHost:
     Args:
         loop: The loop; it need not run yet.
         execute: Coroutine function that executes a run.
+        owner: The caller of ``aserve``, if the loop is that one's.
 
     Attributes:
         thread: Where it runs (``threading.get_ident``), known once it has started a run.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, execute: Callable[[LoopRun], Coroutine[Any, Any, None]]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        execute: Callable[[LoopRun], Coroutine[Any, Any, None]],
+        owner: asyncio.Task[Any] | None = None,
     ) -> None:
         self.loop = loop
+        self._owner = owner
         self._execute = execute
         self._inbox: deque[LoopRun] = deque()
         self._woken = False
         self.thread: int | None = None
+
+    @property
+    def closing(self) -> bool:
+        """Whether ``aserve`` was cancelled; a program that ends cancels the runs on its loop with it."""
+        return self._owner is not None and self._owner.cancelling() > 0
 
     def submit(self, runs: Iterable[LoopRun]) -> None:
         """Start these runs, soon. Called from the connection thread."""
@@ -73,22 +83,30 @@ class Loops:
     Args:
         main: The loop of the main thread (``serve``) or of the caller (``aserve``).
         execute: Coroutine function that executes a run.
-        may_replace: Whether a stuck loop may be replaced (not the caller's own).
+        owner: The caller of ``aserve``, whose loop is not replaced; None under ``serve``.
+
+    Attributes:
+        current: Where new runs go.
     """
 
     def __init__(
         self,
         main: asyncio.AbstractEventLoop,
         execute: Callable[[LoopRun], Coroutine[Any, Any, None]],
-        *,
-        may_replace: bool,
+        owner: asyncio.Task[Any] | None = None,
     ) -> None:
         self._execute = execute
-        self._may_replace = may_replace
-        self.main = LoopHost(main, execute)
+        self._may_replace = owner is None
+        self.main = LoopHost(main, execute, owner)
         self.current = self.main
-        self.stuck = 0
+        self._stuck: set[LoopHost] = set()
+        self._spare: deque[LoopHost] = deque()
         self._threads: list[tuple[LoopHost, threading.Thread]] = []
+
+    @property
+    def stuck(self) -> int:
+        """Loops that do not react just now."""
+        return len(self._stuck)
 
     def replace(self, host: LoopHost, waiting: Iterable[LoopRun]) -> bool:
         """The loop of ``host`` does not react: new runs, and those that wait for it, go to a fresh one.
@@ -102,19 +120,28 @@ class Loops:
         """
         if host is not self.current or not self._may_replace:
             return False
-        self.stuck += 1
-        loop = new_event_loop()
-        self.current = LoopHost(loop, self._execute)
-        thread = threading.Thread(
-            target=_run_loop, args=(loop,), name=f"prefect-lite-loop-{self.stuck + 1}", daemon=True
-        )
-        self._threads.append((self.current, thread))
-        thread.start()
+        self._stuck.add(host)
+        host.call(lambda: self._recovered(host))
+        self.current = self._spare.popleft() if self._spare else self._fresh()
         moved = [run for run in waiting if run.host is host]
         for run in moved:
             run.host = self.current
         self.current.submit(moved)
         return True
+
+    def _recovered(self, host: LoopHost) -> None:
+        """On a loop that was stuck: it reacts again, and may take the place of the next one that does not."""
+        self._stuck.discard(host)
+        self._spare.append(host)
+
+    def _fresh(self) -> LoopHost:
+        loop = new_event_loop()
+        name = f"prefect-lite-loop-{len(self._threads) + 2}"
+        thread = threading.Thread(target=_run_loop, args=(loop,), name=name, daemon=True)
+        host = LoopHost(loop, self._execute)
+        self._threads.append((host, thread))
+        thread.start()
+        return host
 
     def names(self, active: Iterable[ActiveRun]) -> dict[int, str]:
         """The coroutines under way in each loop's thread (``threading.get_ident``), as one text."""

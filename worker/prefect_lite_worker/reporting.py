@@ -70,7 +70,7 @@ class Reporter:
         name = STATES[outcome.kind][1] if outcome.kind in STATES else "Given up"
         if outcome.kind == "retry":
             name = "Retrying"
-        text = f"{name:<9} {run.task.name} {run.run_id[:8]} {duration(ended.run_seconds)}"
+        text = f"{name:<9} {run.name} {run.run_id[:8]} {duration(ended.run_seconds)}"
         if run.attempt > 1 or outcome.kind == "retry":
             text += f" (attempt {run.attempt})"
         if isinstance(message, Retry):

@@ -6,10 +6,11 @@ ended without it, its slot is free again, and whatever the code still does is wi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from prefect_lite.engine import GIVE_UP, TIMEOUT, Outcome, stopped_outcome
+from prefect_lite.engine import GIVE_UP, HAND_BACK, TIMEOUT, Outcome, may_retry, stopped_outcome
 from prefect_lite.logging import get_logger
 from prefect_lite_worker import deadlines
 from prefect_lite_worker.desk import Ended
@@ -64,6 +65,8 @@ class Stops:
     def watch(self, run: ActiveRun) -> None:
         """An attempt has started: keep its timeout."""
         if run.timeout is not None:
+            active = self._leases.active
+            self.deadlines.compact(len(active), lambda other: active.get(other.token) is other)
             self.deadlines.add(run.started + run.timeout, deadlines.EXPIRE, run)
 
     def stop(self, run: ActiveRun, reason: str) -> None:
@@ -83,6 +86,8 @@ class Stops:
         for what, run in self.deadlines.due(now):
             if self._leases.active.get(run.token) is not run:
                 continue
+            if run.stop in (None, TIMEOUT) and not run.inside:
+                continue  # its code has ended in time; hooks and sealing take as long as they take
             if what is deadlines.EXPIRE:
                 self.stop(run, TIMEOUT)
             else:
@@ -90,24 +95,33 @@ class Stops:
 
     def _abandon(self, run: ActiveRun) -> None:
         run.abandoned = True
+        name = run.name
         self._end(run)
         if isinstance(run, ThreadRun):
             self._pool.abandon(run)
             logger.warning(
-                "%s did not let go when it was stopped: its thread is lost until it returns.", run.task.name
+                "%s did not let go when it was stopped: its thread is lost until it returns.", name
             )
         elif isinstance(run, LoopRun) and not run.delivered:
             waiting = [other for other in self._leases.waiting.values() if isinstance(other, LoopRun)]
-            logger.warning("%s blocks the event loop.", run.task.name)
+            logger.warning("%s blocks the event loop.", name)
             self._loops.replace(run.host, waiting)
         else:
-            logger.warning("%s swallowed its cancellation and goes on without effect.", run.task.name)
+            logger.warning("%s swallowed its cancellation and goes on without effect.", name)
 
     def _end(self, run: ActiveRun) -> None:
         seconds = monotonic() - run.started if run.started else 0.0
         reason = run.stop
-        if reason is None or reason == GIVE_UP:
+        if reason is None or reason in (GIVE_UP, HAND_BACK):
             self._finish(Ended(run, None, Outcome("given_up"), seconds))
             return
-        outcome = stopped_outcome(run.task.name, reason, run.timeout, started=run.started > 0)
-        self._finish(Ended(run, self._execution.failure(run, outcome, seconds), outcome, seconds))
+        context = run.context
+        outcome = stopped_outcome(run.name, reason, run.timeout, started=run.started > 0)
+        if context is not None and reason == TIMEOUT and may_retry(context, outcome):
+            # Whether and when can be up to the user's own code, which must not hold up this thread.
+            args = (run, context, outcome, seconds)
+            threading.Thread(
+                target=self._execution.retry, args=args, name="prefect-lite-retry", daemon=True
+            ).start()
+        else:
+            self._finish(Ended(run, self._execution.failure(run, outcome, seconds), outcome, seconds))

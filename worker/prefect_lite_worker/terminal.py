@@ -1,7 +1,8 @@
-"""Writing to the terminal from a thread of its own.
+"""Writing log lines and records from a thread of its own.
 
-A terminal can stop reading (Ctrl-S, a full pipe). Whoever writes to it then waits; this must be neither the
-connection thread, which would lose its leases, nor a run. Lines are dropped, and counted, when too many wait.
+A terminal can stop reading (Ctrl-S, a full pipe), and a program's own log handlers can wait for anything.
+Whoever writes to them then waits; this must be neither the connection thread, which would lose its leases,
+nor a run. What waits is bounded: more is dropped, and counted.
 """
 
 from __future__ import annotations
@@ -9,25 +10,25 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections import deque
+from contextlib import suppress
+from queue import SimpleQueue
 
-from prefect_lite.logging import RunLineFormatter
+from prefect_lite.logging import LocklessHandler, RunLineFormatter, get_logger
 
 MAX_WAITING = 50_000
 PAUSE_SECONDS = 0.02
 """Lines are collected this long, so that 10,000 runs a second cost 50 writes."""
+_NOBODY = logging.NullHandler()
 
 
 class Terminal:
-    """Lines for stderr. ``write`` never blocks."""
+    """Lines for stderr, and records for the program's own handlers. ``write`` and ``relay`` never block."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque()
+        # Its ``put`` is one C call without a Python lock, see ``LocklessHandler``.
+        self._queue: SimpleQueue[str | logging.LogRecord | threading.Event | None] = SimpleQueue()
         self._dropped = 0
-        self._some = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
-        self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._work, name="prefect-lite-terminal", daemon=True)
 
     def start(self) -> None:
@@ -36,51 +37,62 @@ class Terminal:
 
     def write(self, line: str) -> None:
         """Write a line, soon."""
-        if len(self._lines) >= MAX_WAITING:
+        self._add(line)
+
+    def relay(self, record: logging.LogRecord) -> None:
+        """Give a record to the handlers of the logger ``prefect_lite`` and those above it, soon."""
+        self._add(record)
+
+    def _add(self, item: str | logging.LogRecord) -> None:
+        if self._queue.qsize() < MAX_WAITING:
+            self._queue.put(item)
+        else:
             self._dropped += 1
-            return
-        self._lines.append(line)
-        if not self._some.is_set():
-            self._idle.clear()
-            self._some.set()
 
     def flush(self, seconds: float = 1.0) -> None:
         """Wait until all is written, at most so long."""
-        self._idle.wait(seconds)
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait(seconds)
 
     def stop(self) -> None:
-        """Write what is left and end, within about a second."""
+        """Write what is left and end, within about two seconds."""
+        self._hurry.set()
         self.flush()
-        self._stop.set()
-        self._some.set()
+        self._queue.put(None)
         self._thread.join(1.0)
 
     def _work(self) -> None:
-        while not self._stop.is_set():
-            self._some.wait()
-            self._stop.wait(PAUSE_SECONDS)
-            self._some.clear()
-            self._write_waiting()
-            if not self._some.is_set():
-                self._idle.set()
+        queue, hurry = self._queue, self._hurry
+        going = True
+        while going:
+            items = [queue.get()]
+            hurry.wait(PAUSE_SECONDS)
+            items += [queue.get() for _ in range(queue.qsize())]
+            self._write(items)
+            for item in items:
+                if isinstance(item, threading.Event):
+                    item.set()
+            going = None not in items
 
-    def _write_waiting(self) -> None:
-        waiting: list[str] = []
-        while self._lines:
-            waiting.append(self._lines.popleft())
+    def _write(self, items: list[str | logging.LogRecord | threading.Event | None]) -> None:
+        lines = [item for item in items if isinstance(item, str)]
         if self._dropped:
-            waiting.append(f"({self._dropped} lines were dropped: the terminal is too slow)")
+            lines.append(f"({self._dropped} lines were dropped: the terminal is too slow)")
             self._dropped = 0
-        if not waiting:
-            return
-        try:
-            sys.stderr.write("\n".join(waiting) + "\n")
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            self._lines.clear()  # closed: there is nobody to tell
+        if lines:
+            with suppress(OSError, ValueError):  # closed: there is nobody to tell
+                sys.stderr.write("\n".join(lines) + "\n")
+                sys.stderr.flush()
+        for item in items:
+            if isinstance(item, logging.LogRecord):
+                try:
+                    get_logger().callHandlers(item)
+                except Exception:
+                    _NOBODY.handleError(item)  # to stderr, as logging does with errors of its handlers
 
 
-class TerminalHandler(logging.Handler):
+class TerminalHandler(LocklessHandler):
     """Log records, as lines of the terminal."""
 
     def __init__(self, terminal: Terminal) -> None:
@@ -90,3 +102,36 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._terminal.write(self.format(record))
+
+
+class Relay(LocklessHandler):
+    """Stands between the loggers that the connection thread uses and the program's own handlers.
+
+    Args:
+        terminal: Hands the records over, in its thread.
+    """
+
+    LOGGERS = ("worker", "client", "protocol")
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self._loggers: list[logging.Logger] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._terminal.relay(record)
+
+    def attach(self) -> None:
+        """From now on records go through here, unless another worker's relay has them already."""
+        for logger in map(get_logger, self.LOGGERS):
+            if not any(isinstance(handler, Relay) for handler in logger.handlers):
+                self._loggers.append(logger)
+                logger.addHandler(self)
+                logger.propagate = False
+
+    def detach(self) -> None:
+        """Undo ``attach``."""
+        while self._loggers:
+            logger = self._loggers.pop()
+            logger.propagate = True
+            logger.removeHandler(self)

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Cancels runs: a waiting one ends at once, a leased one is asked to stop.
 -- KEYS  1 prefix
 -- ARGV  1 sender of the hints or '-', 2 record ttl ms, 3 idempotency ms, then run ids

@@ -1,9 +1,18 @@
--- Leases ready runs to a session: suspects first (one at a time), then by priority, equal ones in turn.
+#!lua flags=allow-oom
+-- Leases ready runs to a session: suspects first, then by priority, equal ones in turn.
+--
+-- Suspects (runs that lost a lease without many others) are let in with care, because one of them may take
+-- the worker down, and with it whatever else is there. One that lost a single lease (lane s) is taken when
+-- the suspect taken before it has been running for `suspect ms` and the worker still lives; so many long
+-- runs that were lost together are soon back even if one session is all that is left. One that lost two or
+-- more (lane z) is taken only by a session without any other suspect, and lets none in until it ends.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 epoch, 3 claim number, 4 limit, 5 token base (random), 6 record ttl ms,
---       7 idempotency ms, 8 body bytes at most (one larger body goes alone)
--- Returns {status, drained 0|1, then per run: run id, token, task key, attempt, lost, body};
+--       7 idempotency ms, 8 body bytes at most (one larger body goes alone), 9 suspect ms
+-- Returns {status, drained 0|1, ms until it is worth asking for a suspect that waits or -1,
+--       then per run: run id, token, task key, attempt, lost, body};
 --       status o ok, m moved (other epoch, or a number of the past), u unknown session
+-- Not drained also when it has looked at 1,000 ids, which may all be those of cancelled runs.
 -- The same number returns the same runs. O(open lists + runs): one LPOP per list, one HMGET and one
 -- HSET per run, one MGET and one HSET for the batch.
 --@include base
@@ -11,9 +20,9 @@
 --@include hints
 --@include ending
 local session, number, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
-local base, ttl, keep, budget = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local base, ttl, keep, budget, grace = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local sk, hk = P .. 's:' .. session, P .. 'h:' .. session
-local s = call('HMGET', sk, 'e', 'n', 'b', 'k', 'u')
+local s = call('HMGET', sk, 'e', 'n', 'b', 'k', 'u', 'uc')
 if not s[1] then return { 'u' } end
 local last = tonumber(s[2])
 if s[1] ~= ARGV[2] or number < last then return { 'm' } end
@@ -23,7 +32,7 @@ local function attempt_of(a, na)
 end
 
 if number == last then -- the answer to this number got lost: what it gave is told by the token base
-  local out, held = { 'o', 0 }, call('HGETALL', hk)
+  local out, held = { 'o', 0, -1 }, call('HGETALL', hk)
   for i = 1, #held, 2 do
     if string.sub(held[i + 1], 1, #s[3]) == s[3] then
       local v = call('HMGET', P .. 'r:' .. held[i], 'd', 'a', 'na', 'l')
@@ -52,7 +61,7 @@ local function lists_of(keys) -- the open lists this session serves, best first
   -- Too many open lists to look through: ask for ours by name.
   local ranked = {}
   for _, key in ipairs(keys) do
-    local names = { key .. ':s' }
+    local names = { key .. ':s', key .. ':z' }
     for priority = 0, 9 do
       names[#names + 1] = key .. ':' .. priority
     end
@@ -67,18 +76,34 @@ local function lists_of(keys) -- the open lists this session serves, best first
   return some
 end
 
-local ids, count, out, held, blobs = {}, 0, { 'o', 1 }, {}, {}
-local expired, suspect, full = {}, s[5], false
+local count, out, held, blobs = 0, { 'o', 1, -1 }, {}, {}
+local expired, full, looks = {}, false, 1000
+
+-- `gate`: ms until the next suspect of lane s may be taken; -1: not before the one that is here has ended.
+local suspect, suspects, gate = nil, tonumber(s[6] or 0), 0
+if s[5] then
+  local v = call('HMGET', P .. 'r:' .. s[5], 'st', 'sm', 'su')
+  if v[3] ~= '1' then
+    gate = -1
+  elseif v[1] == 'L' or not v[2] then
+    gate = math.max(1, grace)
+  else
+    gate = math.max(0, v[2] + grace - now)
+  end
+end
 
 -- Takes up to `want` runs of one list; returns how many, and whether the list may hold more.
 local function take(q, want)
+  want = math.min(want, looks)
   local task, popped = string.sub(q, 1, -3), call('LPOP', P .. 'ready:' .. q, want)
   if not popped then
     call('ZREM', P .. 'open', q)
     return 0, false
   end
   if #popped < want then call('ZREM', P .. 'open', q) end
-  local taken = 0
+  looks = looks - #popped
+  if looks == 0 then full = true end
+  local taken, lane = 0, string.sub(q, -1)
   for i, run in ipairs(popped) do
     local rk = P .. 'r:' .. run
     local v = call('HMGET', rk, 'st', 'a', 'na', 'l', 'op')
@@ -106,11 +131,14 @@ local function take(q, want)
         local h = count * 2
         held[h - 1], held[h] = run, token
         blobs[count] = P .. 'b:' .. run
-        local n = count * 6 - 4
+        local n = count * 6 - 3
         out[n + 1], out[n + 2], out[n + 3] = run, token, task
         if v[2] or v[3] then out[n + 4] = attempt_of(v[2], v[3]) else out[n + 4] = 1 end
         out[n + 5] = v[4] and tonumber(v[4]) or 0
-        if string.sub(q, -1) == 's' then suspect = run end
+        if lane == 's' or lane == 'z' then
+          suspect, suspects = run, suspects + 1
+          gate = lane == 's' and math.max(1, grace) or -1
+        end
       end
     end
   end
@@ -130,19 +158,21 @@ while from <= #lists and left > 0 and not full do
   while #group > 0 and left > 0 and not full do
     local again = {}
     for i, q in ipairs(group) do
-      if lane == 's' then
-        while not suspect and left > 0 do
-          local got, more = take(q, 1)
+      if lane == 's' or lane == 'z' then
+        local more = true
+        while more and left > 0 and not full and gate == 0 and (lane == 's' or suspects == 0) do
+          local got
+          got, more = take(q, 1)
           left = left - got
-          if not more then break end
         end
+        if lane == 's' and gate > 0 and call('EXISTS', P .. 'ready:' .. q) == 1 then out[3] = gate end
       elseif left > 0 and not full then
         local got, more = take(q, math.ceil(left / (#group - i + 1)))
         left = left - got
         if more then again[#again + 1] = q end
       end
     end
-    if lane ~= 's' and #group > 1 then
+    if #again > 0 and #group > 1 then
       for _, q in ipairs(again) do
         open_list(q)
       end
@@ -152,11 +182,11 @@ while from <= #lists and left > 0 and not full do
 end
 -- Recorded even when nothing was found: a copy of this call still on its way must not claim for nobody.
 call('HSET', sk, 'n', number, 'b', base)
-if suspect and suspect ~= s[5] then call('HSET', sk, 'u', suspect) end
+if suspect then call('HSET', sk, 'u', suspect, 'uc', suspects) end
 if count > 0 then
   call('HSET', hk, unpack(held))
   for i, body in ipairs(call('MGET', unpack(blobs))) do
-    out[i * 6 + 2] = body or ''
+    out[i * 6 + 3] = body or ''
   end
 end
 if left <= 0 or full then out[2] = 0 end

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Ends a session on purpose: what it holds goes back unharmed, at most 100 runs a call.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 epoch, 3 record ttl ms, 4 idempotency ms

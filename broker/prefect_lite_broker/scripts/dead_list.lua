@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- The newest dead runs.
 -- KEYS  1 prefix
 -- ARGV  1 how many

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- The worker's connection broke: it has until now + grace to come back.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 epoch, 3 grace ms

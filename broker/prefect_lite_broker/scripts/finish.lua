@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Commits terminal outcomes; the result takes the place of the body.
 -- KEYS  1 prefix
 -- ARGV  1 sender of the hint or '-', 2 record ttl ms, 3 idempotency ms, then four per run:
@@ -18,7 +19,12 @@ for i = 4, #ARGV, 4 do
   local word = judge(rk, v[1], v[2], token)
   local letter, rest = string.sub(outcome, 1, 1), nil
   if string.byte(outcome) > 127 then rest = cmsgpack.unpack(outcome) end
-  local begun = v[5] or now - (rest and rest[2] or string.sub(outcome, 2))
+  local begun = v[5]
+  -- An attempt too short for a STARTED of its own leaves the start of the one before it in the record.
+  local own = (v[1] == 'X' or v[1] == 'K') and tonumber(v[8] or 1) == (rest and rest[3] or 1)
+  if not begun or word == 'o' and not own then
+    begun = now - (rest and rest[2] or string.sub(outcome, 2))
+  end
   if word == 'o' then
     local life = v[7] and close_options(run, v[7], ttl, keep) or ttl
     if rest then

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Makes a session that may hold leases.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 digest of its secret, 3 packed info, 4 lease ms

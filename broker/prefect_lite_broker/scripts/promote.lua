@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Makes delayed runs ready that are due, and ends waiting ones that have expired.
 -- KEYS  1 prefix
 -- ARGV  1 limit, 2 record ttl ms, 3 idempotency ms

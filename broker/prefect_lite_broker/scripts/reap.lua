@@ -1,7 +1,8 @@
+#!lua flags=allow-oom
 -- Ends the leases of sessions that are past their deadline, at most `limit` runs a call.
 -- KEYS  1 prefix
 -- ARGV  1 lease ms, 2 max lost, 3 suspect group max, 4 limit, 5 record ttl ms, 6 idempotency ms,
---       7 most dead runs
+--       7 most dead runs, 8 gap ms: from so long without a look on, nobody could have renewed
 -- Returns {more 0|1, then per run: run id, task key, session, outcome, lost, state or ''}
 --       outcome: ready, suspect, cancelled, crashed
 -- O(sessions past their deadline + runs).
@@ -11,11 +12,12 @@
 --@include ending
 --@include state
 local lease, max_lost, group_max, left = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local ttl, keep, most_dead = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local ttl, keep, most_dead, gap = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local SESSIONS = 20 -- a call looks at
 local sessions, latest = P .. 'sessions', now + lease
 local last = tonumber(call('GET', P .. 'tick') or 0)
 call('SET', P .. 'tick', now)
-if now - last > 3000 or now < last then
+if now - last > gap or now < last then
   -- Nobody could renew (outage, freeze, all brokers down) or the clock was set: everybody gets a lease.
   for _, session in ipairs(call('ZRANGE', sessions, 0, -1)) do
     call('ZADD', sessions, latest, session)
@@ -26,7 +28,7 @@ for _, session in ipairs(call('ZRANGE', sessions, '(' .. latest, '+inf', 'BYSCOR
   call('ZADD', sessions, latest, session) -- set by a clock that ran ahead
 end
 
-local out, n, ready, ended = { 0 }, 1, {}, {}
+local out, n, ready, ended, suspects = { 0 }, 1, {}, {}, {}
 
 local function crash(run, rk, lost, op)
   close_options(run, op, ttl, keep)
@@ -47,7 +49,7 @@ end
 -- Ends one lease; returns what came of it and how many leases the run has lost.
 local function lose(run, token, grouped)
   local rk = P .. 'r:' .. run
-  local v = call('HMGET', rk, 'st', 't', 'd', 'l', 'op', 'su')
+  local v = call('HMGET', rk, 'st', 't', 'd', 'l', 'op', 'su', 'sm')
   local st, lost = v[1], tonumber(v[4] or 0)
   if v[2] ~= token or not LEASED[st] then return nil end
   local _, q = cut(v[3])
@@ -67,8 +69,9 @@ local function lose(run, token, grouped)
   -- Many runs lost together: most are innocent, and isolating each would take too long.
   local suspect = v[6] or lost > 1 or not grouped
   if suspect then
-    call('HSET', rk, 'st', 'R', 't', '', 'l', lost, 'su', 1)
-    push(lane_of(q, true), { run })
+    local suspicion = lost > 1 and 2 or 1
+    call('HSET', rk, 'st', 'R', 't', '', 'l', lost, 'su', suspicion)
+    suspects[#suspects + 1] = { st == 'L' and now or tonumber(v[7] or 0), lane_of(q, suspicion), run }
   else
     call('HSET', rk, 'st', 'R', 't', '', 'l', lost)
     push_head(q, { run })
@@ -78,7 +81,19 @@ local function lose(run, token, grouped)
   return suspect and 'suspect' or 'ready', lost, task
 end
 
-for _, session in ipairs(call('ZRANGE', sessions, '-inf', now, 'BYSCORE', 'LIMIT', 0, 20)) do
+-- What began last comes first: a run that kills its worker at once is then tried before its former
+-- neighbours are back beside it.
+local function push_suspects()
+  table.sort(suspects, function(a, b) return a[1] > b[1] end)
+  for _, suspect in ipairs(suspects) do
+    push(suspect[2], { suspect[3] })
+  end
+  suspects = {}
+end
+
+local late = call('ZRANGE', sessions, '-inf', now, 'BYSCORE', 'LIMIT', 0, SESSIONS)
+if #late == SESSIONS then out[1] = 1 end
+for _, session in ipairs(late) do
   if left <= 0 then
     out[1] = 1
     break
@@ -103,6 +118,7 @@ for _, session in ipairs(call('ZRANGE', sessions, '-inf', now, 'BYSCORE', 'LIMIT
       n = n + 6
     end
   end
+  push_suspects()
   left = left - #gone
   if #gone > 0 then call('HDEL', hk, unpack(gone)) end
   if call('EXISTS', hk) == 1 then

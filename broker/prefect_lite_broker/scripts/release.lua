@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Gives leased runs back unharmed, to the head of their queue; one that is being cancelled ends.
 -- KEYS  1 prefix
 -- ARGV  1 sender of the hints or '-', 2 record ttl ms, 3 idempotency ms, then two per run: run id, token

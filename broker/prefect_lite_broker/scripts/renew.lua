@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Renews a session's lease and compares what the worker believes it holds with the truth.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 epoch, 3 lease ms, then pairs: run id, token

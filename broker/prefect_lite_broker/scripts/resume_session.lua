@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes a session over for another connection: whoever used it before is fenced by the epoch.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 digest of its secret, 3 epoch to set or 0 for the next one, 4 lease ms

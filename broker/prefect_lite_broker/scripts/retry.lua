@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts leased runs back to run again as another attempt, now or later; one that is being cancelled ends.
 -- KEYS  1 prefix
 -- ARGV  1 sender of the hints or '-', 2 record ttl ms, 3 idempotency ms, then five per run:

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Says which task keys a session executes.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 epoch, 3 packed list of task keys

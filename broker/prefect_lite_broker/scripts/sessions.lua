@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Lists sessions, 100 a call.
 -- KEYS  1 prefix
 -- ARGV  1 how many to skip

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Marks leased runs as running; a stale token is ignored.
 -- KEYS  1 prefix
 -- ARGV  three per run: run id, token, attempt

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Figures of one shard, of at most 1,000 ready lists.
 -- KEYS  1 prefix
 -- Returns {sessions, delayed, dead, held runs, now ms, then per list: queue, length, oldest submit ms}

@@ -1,6 +1,7 @@
+#!lua
 -- Stores pending runs, each once, and queues those that are not delayed.
 -- KEYS  1 prefix
--- ARGV  1 sender of the hint or '-', 2 longest ready list, then six per run:
+-- ARGV  1 sender of the hint or '-', 2 most runs in a ready list, and delayed ones, then six per run:
 --       run id, queue, fingerprint, body, name, options ('' or msgpack map, relative times in ms:
 --       c countdown, x expiry, r record ttl, l max lost, i idempotency suffix, z body size, g tags)
 -- Returns the number of runs when all are new and accepted, else one word per run:
@@ -28,13 +29,16 @@ local function admit(run, q, fp, o)
     local key = P .. 'idem:' .. o.i
     local held = holders[key] or call('GET', key)
     local other = held and string.sub(held, 1, 32)
-    if held and other ~= run then return (string.sub(held, 33) == fp and 'e' or 'c') .. other end
+    -- Of this very run: it was stored once, and its record has outlived its time.
+    if held then return (string.sub(held, 33) == fp and 'e' or 'c') .. (other == run and '' or other) end
   end
-  if not (o and o.c) then
-    local free = room[q] or longest - call('LLEN', P .. 'ready:' .. q)
-    room[q] = free - 1
-    if free <= 0 then return 'f' end
+  local place = o and o.c and 'delayed' or q
+  local free = room[place]
+  if not free then
+    free = longest - (place == q and call('LLEN', P .. 'ready:' .. q) or call('ZCARD', P .. 'delayed'))
   end
+  room[place] = free - 1
+  if free <= 0 then return 'f' end
   if o and o.i then holders[P .. 'idem:' .. o.i] = run .. fp end
   return 'a'
 end
@@ -87,9 +91,6 @@ for q, ids in pairs(queues) do
   push(q, ids)
   names[#names + 1] = string.sub(q, 1, -3)
 end
-for key, value in pairs(holders) do
-  call('SET', key, value)
-end
 
 at = 3
 for i = 1, n do
@@ -112,6 +113,8 @@ for i = 1, n do
       end
       if o and next(o) then fields[f + 1], fields[f + 2] = 'op', cmsgpack.pack(o) end
       call('HSET', rks[i], unpack(fields))
+      -- After the record: a key that stands for its own run says that the run was stored.
+      if o and o.i then call('SET', P .. 'idem:' .. o.i, holders[P .. 'idem:' .. o.i]) end
     end
   end
   at = at + 6

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- What a run is waiting for.
 -- KEYS  1 prefix
 -- ARGV  1 run id

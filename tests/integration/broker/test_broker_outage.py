@@ -9,6 +9,7 @@ import pytest
 from prefect_lite.protocol.messages import (
     Accepted,
     Answer,
+    Cancel,
     Done,
     Error,
     Finish,
@@ -98,3 +99,40 @@ async def test_a_frozen_redis_holds_submits_for_a_moment(outage: tuple[ValkeySer
         server.thaw()
     answer = await client.expect(Accepted)
     assert answer.run_ids == [run_id]
+
+
+async def test_a_worker_that_can_not_be_recorded_is_sent_away(outage: tuple[ValkeyServer, Bench]) -> None:
+    """Else it would be connected, and idle for ever."""
+    server, bench = outage
+    worker = await bench.stranger("worker")
+    welcome = await worker.hello("worker", bench.namespace)
+    server.freeze()
+    try:
+        await worker.serve("tasks.add", limit=1)
+        error = await worker.expect(Error)
+        assert (error.code, error.fatal) == ("unavailable", True)
+        assert await worker.closed() == 1013
+    finally:
+        server.thaw()
+    again = await bench.stranger("worker")
+    await again.hello("worker", bench.namespace, welcome.session, welcome.secret)
+    await again.serve("tasks.add", limit=1)
+    run_id = await (await bench.client()).submit()
+    assert (await again.expect(Run)).run_id == run_id
+
+
+async def test_questions_about_a_run_are_refused_in_words(outage: tuple[ValkeyServer, Bench]) -> None:
+    server, bench = outage
+    client = await bench.client()
+    run_id = await client.submit()
+    server.freeze()
+    try:
+        await client.send(Query(4, "run", run_id), Cancel(5, run_id))
+        answers = [await client.expect(Answer) for _ in range(2)]
+    finally:
+        server.thaw()
+    assert {answer.request for answer in answers} == {4, 5}
+    for answer in answers:
+        code, sentence = answer.value
+        assert (answer.ok, code) == (False, "unavailable")
+        assert sentence.endswith(".")

@@ -6,17 +6,24 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import socket
+import stat
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import msgpack
 import pytest
 from prefect_lite_broker.app import Broker
+from websockets.asyncio.client import unix_connect
 from websockets.exceptions import InvalidStatus
 
+from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.protocol.codec import MAX_FRAME, encode_frame
 from prefect_lite.protocol.messages import (
+    PROTOCOL_NAME,
     Accepted,
     Answer,
     Cancel,
@@ -169,6 +176,49 @@ async def test_a_peer_without_hello_is_closed(make_bench: BenchMaker) -> None:
     peer = await bench.stranger()
     assert (await peer.expect(Error)).code == "handshake_timeout"
     assert await peer.closed() == 1008
+
+
+async def test_a_peer_of_another_protocol_is_told_in_words(bench: Bench) -> None:
+    path = bench.brokers[0].addresses[0].removeprefix("ws+unix://")
+    for offered in (["prefect-lite.v9"], None):
+        options: dict[str, Any] = {"additional_headers": {"Authorization": f"Bearer {TOKENS['client']}"}}
+        with pytest.raises(InvalidStatus) as caught:
+            await unix_connect(path, "ws://localhost/", subprotocols=offered, **options)
+        response = caught.value.response
+        assert response.status_code == 400
+        assert response.headers["Sec-WebSocket-Protocol"] == PROTOCOL_NAME
+        assert response.body is not None
+        assert response.body.decode().startswith(f"This broker speaks {PROTOCOL_NAME}, not ")
+
+
+async def test_a_socket_is_private_from_the_first_moment(
+    make_bench: BenchMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "chmod", lambda *_args: pytest.fail("a moment too late"))
+    bench = await make_bench()
+    before = os.umask(0)
+    try:
+        await bench.broker()
+        path = bench.brokers[0].addresses[0].removeprefix("ws+unix://")
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+
+
+async def test_a_folder_that_others_may_write_to_is_refused(make_bench: BenchMaker) -> None:
+    bench = await make_bench()
+    bench.directory = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
+    try:
+        for mode in (0o777, 0o1777, 0o720):
+            bench.directory.chmod(mode)
+            with pytest.raises(ConfigurationError, match="others"):
+                await bench.broker()
+        bench.directory.chmod(0o755)
+        await bench.broker()
+    finally:
+        await bench.close()
+        shutil.rmtree(bench.directory)
 
 
 # -- frames -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from prefect_lite_broker.dispatch import CLAIM_MAX, Dispatch, Seat
 from prefect_lite_broker.store import ClaimedRun, ClaimReply, CommitReply, Store
 
 from prefect_lite.protocol.messages import Release
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,7 @@ class Worker:
         self.limit = limit
         self.runs: list[ClaimedRun] = []
         self.status = ""
+        self.closing = False
 
     @property
     def credit(self) -> int:
@@ -206,6 +208,62 @@ async def test_a_suspect_that_settles_makes_room_for_the_next() -> None:
     dispatch.settled(seat, "token0")
     dispatch.run()
     assert len(claims.take()) == 1
+
+
+async def test_a_suspect_that_waits_is_asked_for_at_its_time() -> None:
+    claims = Claims()
+    dispatch = dispatch_with(claims)
+    seat = drained_seat(dispatch, claims, Worker("a", 5))
+    for _ in range(3):
+        # However often it is told, one claim is made at that time.
+        dispatch.wake("tasks.add", 0)
+        dispatch.run()
+        claims.take()[0].done(ClaimReply("ok", [], True, 0.01))
+    dispatch.run()
+    assert claims.take() == []
+    await until(lambda: claims.made)
+    (claim,) = claims.take()
+    claim.done(ClaimReply("ok", runs(1, lost=1), True, 60.0))
+    assert claims.take() == []
+    dispatch.leave(seat)
+    assert all(timer.cancelled() for timer in seat.timers.values())
+
+
+async def test_a_broker_that_stops_claims_nothing_and_gives_back_what_comes() -> None:
+    claims = Claims()
+    dispatch = dispatch_with(claims)
+    worker = Worker("a", 5)
+    seat = drained_seat(dispatch, claims, worker)
+    wake(dispatch, 2)
+    dispatch.run()
+    (claim,) = claims.take()
+    dispatch.stop()
+    claim.done(ClaimReply("ok", runs(2), False))
+    assert len(claims.released) == 2
+    assert worker.runs == []
+    dispatch.ready(seat)
+    dispatch.wake("tasks.add", 0)
+    dispatch.run()
+    dispatch.poll()
+    assert claims.take() == []
+
+
+async def test_a_worker_that_is_closing_gets_nothing() -> None:
+    claims = Claims()
+    dispatch = dispatch_with(claims)
+    worker = Worker("a", 5)
+    drained_seat(dispatch, claims, worker)
+    wake(dispatch, 2)
+    dispatch.run()
+    (claim,) = claims.take()
+    worker.closing = True
+    claim.done(ClaimReply("ok", runs(2), False))
+    assert len(claims.released) == 2
+    assert worker.runs == []
+    wake(dispatch, 2)
+    dispatch.run()
+    dispatch.poll()
+    assert claims.take() == []
 
 
 async def test_runs_for_a_gone_worker_are_released() -> None:

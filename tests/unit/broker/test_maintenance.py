@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -16,6 +16,7 @@ from prefect_lite_broker.watches import Watches
 
 from prefect_lite.exceptions import StoreUnavailable
 from prefect_lite.protocol.messages import RunState
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -86,11 +87,15 @@ class Recorder:
 
 
 class Leases:
-    def __init__(self, events: list[LeaseEvent]) -> None:
+    def __init__(self, events: list[LeaseEvent], fault: Exception | None = None) -> None:
         self.events = events
+        self.fault = fault
 
-    async def reap(self) -> list[LeaseEvent]:
-        return self.events
+    async def reap(self, tell: Callable[[LeaseEvent], None]) -> None:
+        for event in self.events:
+            tell(event)
+        if self.fault:
+            raise self.fault
 
 
 async def test_the_reaper_logs_wakes_and_tells(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,6 +111,15 @@ async def test_the_reaper_logs_wakes_and_tells(caplog: pytest.LogCaptureFixture)
     assert recorder.ends == [crashed]
     actions = [getattr(record, "action", "") for record in caplog.records]
     assert actions == ["lease_ready", "lease_crashed"]
+
+
+async def test_what_was_reaped_before_a_fault_is_told() -> None:
+    recorder = Recorder()
+    leases = Leases([LeaseEvent("a" * 32, "tasks.add", "s1", "ready", 1)], StoreUnavailable("away"))
+    reaper = Reaper(cast(Store, leases), cast(Dispatch, recorder), cast(Watches, recorder), 0.1)
+    with pytest.raises(StoreUnavailable):
+        await reaper.run_once()
+    assert recorder.woken == ["tasks.add"]
 
 
 class Due:
@@ -139,3 +153,20 @@ async def test_a_sooner_due_time_wakes_the_promoter() -> None:
         await asyncio.sleep(0)
         promoter.due_in(0.001)
         await asyncio.wait_for(due.called.wait(), 5)
+
+
+async def test_what_is_delayed_while_the_promoter_looks_is_not_missed() -> None:
+    recorder = Recorder()
+
+    class Slow(Due):
+        async def promote(self) -> PromoteReply:
+            reply = await super().promote()
+            if self.calls == 1:
+                # The reply is already on its way, and knows nothing of this one.
+                promoter.due_in(0.001)
+            return reply
+
+    due = Slow([PromoteReply([], [], -1.0)])
+    promoter = Promoter(cast(Store, due), cast(Dispatch, recorder), cast(Watches, recorder))
+    async with running(promoter):
+        await until(lambda: due.calls == 2, 2.0)

@@ -152,3 +152,44 @@ def test_expected_runs_are_bounded() -> None:
         watches.expect(f"{number:032x}")
     watches.watch(watcher, [RUN])
     assert len(lookups.asked) == 1
+
+
+def test_a_run_waits_for_its_read_once_and_leaves_with_its_watcher() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    ids = [f"{number:032x}" for number in range(module.MAX_LOOKUPS + 30)]
+    for _ in range(3):  # a client renews its watches while Redis is away
+        watches.watch(watcher, ids)
+    assert watches.waiting == len(ids)  # those that are being read are to be read once more
+    watches.unwatch(watcher, ids[:20])
+    assert watches.waiting == len(ids) - 20
+    watches.drop(watcher)
+    assert watches.waiting == 0
+
+
+def test_what_changed_during_a_read_is_read_again() -> None:
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    watches.watch(watcher, [RUN])
+    watches.hinted([RUN])
+    assert lookups.answer(a="RUNNING") == 1
+    assert lookups.answer(a="COMPLETED") == 1
+    assert len(watcher.told) == 1
+
+
+def test_reads_that_are_never_answered_do_not_stop_the_others() -> None:
+    now = 100.0
+    lookups, watcher = Lookups(), Watcher()
+    watches = Watches(cast(Store, lookups), clock=lambda: now)
+    watches.watch(watcher, [f"{number:032x}" for number in range(module.MAX_LOOKUPS)])
+    lost, lookups.asked = lookups.asked, []
+    watches.watch(watcher, [RUN])
+    assert lookups.asked == []
+    now += module.LOST_SECONDS + 1
+    watches.watch(watcher, [OTHER])
+    assert [run_id for run_id, _ in lookups.asked] == [RUN, OTHER]
+    lookups.answer(a="COMPLETED", b="COMPLETED")
+    assert [state.run_id for state in watcher.told] == [RUN, OTHER]
+    for run_id, done in lost:  # late after all, and harmless
+        done(RunState(run_id, "COMPLETED"))
+    assert len(watches) == 0

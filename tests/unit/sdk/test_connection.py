@@ -109,7 +109,7 @@ async def test_a_broker_that_never_welcomes_is_left(
 
 @pytest.mark.parametrize("where", ["ws+unix:///nowhere/b.sock", "ws://127.0.0.1:1/"])
 async def test_it_can_be_closed_while_it_dials(client_home: Path, where: str) -> None:
-    watched = Watched(broker_url=(where,), backoff_min_seconds=60)
+    watched = Watched(broker_url=(where,), backoff_min_seconds=60, backoff_max_seconds=60)
     await until(lambda: watched.downs)
     await watched.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import threading
 import time
@@ -227,6 +228,8 @@ def test_conditions_are_sent_as_durations(broker: ScriptedBroker) -> None:
         {"priority": 10},
         {"priority": True},
         {"idempotency_key": ""},
+        {"idempotency_key": 5},
+        {"idempotency_key": "\ud800"},
         {"idempotency_key": "k", "run_id": UUID(int=1)},
     ],
 )
@@ -246,6 +249,30 @@ def test_an_idempotency_key_stands_for_the_first_run(broker: ScriptedBroker) -> 
     assert one.run_id != two.run_id
     assert one.run_id[-3:] == two.run_id[-3:]
     assert one.fingerprint == two.fingerprint
+
+
+def test_the_order_of_names_makes_no_conflict(broker: ScriptedBroker) -> None:
+    calls: list[dict[str, Any]] = [
+        {"x": {"a": 1, "b": (2, {"c": 3, "d": 4})}, "y": 2},
+        {"y": 2, "x": {"b": (2, {"d": 4, "c": 3}), "a": 1}},
+        {"y": 2, "x": {"b": [2, {"d": 4, "c": 3}], "a": 1}},
+        {"y": 2, "x": {"b": (2, {"d": 4, "c": 3}), "a": True}},
+    ]
+    for kwargs in calls:
+        add.apply_async(kwargs=kwargs, idempotency_key="k")
+    one, two, *others = [submit.fingerprint for submit in broker.submits]
+    assert one == two
+    assert len({one, *others}) == 3
+
+
+def test_names_may_be_of_a_kind_of_str(broker: ScriptedBroker) -> None:
+    class Name(str):
+        __slots__ = ()
+
+    add.delay(**{Name("x"): 1, Name("y"): 2})
+    add.delay(**{Name("x"): {3}})  # type: ignore[arg-type]
+    assert [broker.call_of(submit).kwargs for submit in broker.submits] == [{"x": 1, "y": 2}, {"x": {3}}]
+    assert {type(name) for submit in broker.submits for name in broker.call_of(submit).kwargs} == {str}
 
 
 def test_the_same_id_from_two_threads_is_settled_for_both(broker: ScriptedBroker) -> None:
@@ -305,6 +332,19 @@ def test_map_names_the_refused_and_keeps_the_rest(broker: ScriptedBroker) -> Non
     assert [type(error) for error in caught.value.errors.values()] == [QueueFull]
 
 
+def test_map_names_what_was_accepted_before_a_call_that_cannot_be_sent(broker: ScriptedBroker) -> None:
+    items: list[Any] = [*range(700), threading.Lock(), 701]
+    with pytest.raises(BatchError, match=r"Call 701 can't be sent, so 500 runs were accepted") as caught:
+        add.map(items, deferred=True)
+    assert isinstance(caught.value.__cause__, SerializationError)
+    assert [future.task_run_id.hex for future in caught.value.futures] == [
+        submit.run_id for submit in broker.submits
+    ]
+    with pytest.raises(SerializationError):  # nothing was sent
+        add.map([1, threading.Lock()], deferred=True)
+    assert len(broker.submits) == 500
+
+
 def test_map_without_a_broker_says_so_once(client_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_LITE_CONNECT_TIMEOUT_SECONDS", "0.2")
     get_settings.cache_clear()  # type: ignore[attr-defined]
@@ -359,6 +399,39 @@ def test_a_batch_learns_what_its_keys_stand_for(broker: ScriptedBroker) -> None:
     with batch():
         future = add.apply_async((1,), idempotency_key="k")
     assert future.task_run_id == existing
+
+
+def test_a_thread_that_outlives_its_batch_waits_itself(broker: ScriptedBroker) -> None:
+    left, returned = threading.Event(), threading.Event()
+
+    def late() -> None:
+        assert left.wait(5)
+        add.delay(1)
+        add.map([2, 3], deferred=True)
+        returned.set()
+
+    with batch():
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(late,))
+        thread.start()
+    broker.accept = lambda _: None
+    left.set()
+    broker.wait_for_submits(1)
+    assert not returned.wait(0.1)
+    broker.accept = lambda one: m.Accepted([one.run_id])
+    broker.cut()
+    thread.join(5)
+    assert returned.is_set()
+
+
+async def test_a_coroutine_that_outlives_its_batch_waits_itself(broker: ScriptedBroker) -> None:
+    async with batch():
+        child = asyncio.create_task(add.adelay(1))
+    broker.accept = lambda _: None
+    await asyncio.to_thread(broker.wait_for_submits, 1)
+    assert not child.done()
+    broker.accept = lambda one: m.Accepted([one.run_id])
+    broker.cut()
+    await asyncio.wait_for(child, 5)
 
 
 # -- threads and loops ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from prefect_lite import (
     task,
     wait,
 )
+from prefect_lite.client.runtime import close_runtime
 from prefect_lite.exceptions import (
     BrokerError,
     CancelledRun,
@@ -28,8 +29,11 @@ from prefect_lite.exceptions import (
     MissingResult,
     RemoteTraceback,
     RunExpired,
+    SubmitError,
 )
+from prefect_lite.protocol import messages as m
 from prefect_lite.states import StateType
+from prefect_lite.waiting import close_callbacks
 from tests.tools.waiting import wait_until
 from tests.unit.sdk.scripted_broker import ScriptedBroker
 
@@ -39,6 +43,11 @@ pytestmark = pytest.mark.anyio
 @task
 def add(x: int, y: int = 0) -> int:
     return x + y
+
+
+@task
+def double(x: int) -> int:
+    return 2 * x
 
 
 def hexed(future: Any) -> str:
@@ -92,6 +101,7 @@ def test_an_exception_comes_back_with_its_traceback(broker: ScriptedBroker) -> N
         ({"result": None}, MissingResult),
         ({"result": b"junk"}, EnvelopeRejected),
         ({"task_key": "another.key"}, EnvelopeRejected),
+        ({"type": "FAILED", "name": "Failed"}, EnvelopeRejected),
     ],
 )
 def test_ends_without_a_value_say_what_happened(
@@ -103,6 +113,94 @@ def test_ends_without_a_value_say_what_happened(
     with pytest.raises(error):
         future.result(timeout=5)
     assert future.state.is_final()
+
+
+def test_an_exception_does_not_pass_for_a_value(broker: ScriptedBroker) -> None:
+    future = add.delay(1)
+    broker.end(hexed(future), error=ValueError("v"), type="COMPLETED", name="Completed")
+    with pytest.raises(EnvelopeRejected, match="ended as Completed, but what the worker signed is an exc"):
+        future.result(timeout=5)
+
+
+def test_the_result_of_another_task_is_refused(broker: ScriptedBroker) -> None:
+    broker.execute = lambda x, *_: x
+    other = double.delay(5)
+    broker.accept = lambda one: m.Accepted([], [[one.run_id, hexed(other)]])
+    with pytest.raises(SubmitError, match="although the call had no idempotency_key"):
+        add.delay(1)
+    future = add.apply_async((1,), idempotency_key="k")
+    assert future == other
+    with pytest.raises(
+        EnvelopeRejected, match=r"sent to '.*\.add', but the broker has a result of '.*double'"
+    ):
+        future.result(timeout=5)
+
+
+def test_polling_sees_the_end(broker: ScriptedBroker) -> None:
+    future = add.delay(1)
+    broker.end(hexed(future), 5)
+
+    def ended() -> bool:
+        future.wait(timeout=0)
+        return future.done
+
+    wait_until(ended)
+    assert future.result(timeout=0) == 5
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_lost(broker: ScriptedBroker) -> None:
+    from prefect_lite.waiting import collect
+
+    class EndsMeanwhile(PrefectDistributedFuture[int]):
+        __slots__ = ("looks",)
+
+        @property
+        def done(self) -> bool:
+            self.looks = getattr(self, "looks", 0) + 1
+            return self.looks > 1
+
+    future = EndsMeanwhile(add.delay(1).task_run_id)
+    broker.end(hexed(future), 5)
+    seen: list[Any] = []
+    collect([future], seen.append)
+    wait_until(lambda: seen)
+    assert seen == [future]
+
+
+def test_callbacks_that_raise_are_told(broker: ScriptedBroker, caplog: pytest.LogCaptureFixture) -> None:
+    future = add.delay(1)
+    future.add_done_callback(lambda _: 1 / 0)
+    broker.end(hexed(future), 1)
+    wait_until(lambda: "A callback of run" in caplog.text)
+    assert "ZeroDivisionError" in caplog.text
+    future.wait(timeout=5)
+    future.add_done_callback(lambda _: 1 / 0)
+    assert caplog.text.count("ZeroDivisionError") == 2
+
+
+def test_callbacks_are_not_called_when_nothing_can_be_known(
+    broker: ScriptedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    future = add.delay(1)
+    called: list[Any] = []
+    future.add_done_callback(called.append)
+    wait_until(lambda: hexed(future) in broker.watches)
+    close_runtime()
+    wait_until(lambda: "will not be called: The client of this process was closed" in caplog.text)
+    close_callbacks()
+    assert not called
+
+
+def test_more_questions_than_a_broker_takes_at_a_time(broker: ScriptedBroker) -> None:
+    futures = add.map(range(40), deferred=True)
+    broker.questions["run"] = lambda arg: (True, {"run_id": arg, "type": "PENDING", "name": "Pending"})
+    states: list[Any] = []
+    threads = [threading.Thread(target=lambda one=one: states.append(one.state)) for one in futures]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert [state.is_pending() for state in states] == [True] * 40
 
 
 def test_an_unknown_run_is_not_waited_for(broker: ScriptedBroker) -> None:

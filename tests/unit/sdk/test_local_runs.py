@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -93,6 +95,24 @@ def test_map_runs_each() -> None:
     assert [state.result() for state in states] == [2, 3]
     futures = add.map(range(20))
     assert sorted(future.result() for future in as_completed(futures, timeout=5)) == list(range(1, 21))
+
+
+def test_a_failure_keeps_its_traceback() -> None:
+    with pytest.raises(TypeError) as caught:
+        add.submit(1, y="x").result(timeout=5)
+    assert caught.traceback[-1].name == "add"
+
+
+async def test_a_failure_that_is_awaited_is_not_reported_as_lost() -> None:
+    problems: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    with pytest.raises(TypeError):
+        await add.submit(1, y="x")
+    with pytest.raises(TypeError):
+        await add.map([1], y="x")
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not problems
 
 
 async def test_coroutines_wait_for_threads() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -71,6 +72,36 @@ def test_a_class_with_its_own_init_comes_back_without_calling_it() -> None:
     assert str(back) == "404 gone"
     assert back.code == 404
     assert not hasattr(back, "lock")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+    lock: Any = None
+
+
+class MyImportError(ImportError):
+    pass
+
+
+def test_frozen_dataclasses_come_back() -> None:
+    for error in (Frozen(3), Frozen(3, threading.Lock())):
+        back = crossed(error)
+        assert isinstance(back, Frozen)
+        assert back.code == 3
+        assert isinstance(back.__cause__, RemoteTraceback)
+
+
+@pytest.mark.parametrize("pickle", [True, False])
+def test_what_is_missing_is_still_named(pickle: bool) -> None:
+    back = crossed(ModuleNotFoundError("No module named 'x'", name="x", path="/p"), pickle=pickle)
+    assert isinstance(back, ModuleNotFoundError)
+    assert (back.name, back.path) == ("x", "/p")
+    for error in (AttributeError("a", name="n", obj=3), NameError("a", name="n")):
+        named: Any = crossed(error, pickle=pickle)
+        assert type(named) is type(error)
+        assert named.name == "n"
+    assert cast("Any", crossed(MyImportError("a", name="n"))).name == "n"
 
 
 def test_groups_and_causes_come_back() -> None:

@@ -14,6 +14,7 @@ from prefect_lite.exceptions import (
     CrashedRun,
     FailedRun,
     MissingResult,
+    RemoteTraceback,
     UnfinishedRun,
     UpstreamFailedRun,
 )
@@ -51,8 +52,20 @@ def test_a_value_comes_out() -> None:
     assert asyncio.run(states.Completed(data=3).aresult()) == 3
 
 
-def test_a_kept_exception_is_raised_without_growing() -> None:
-    state = states.Failed(data=ValueError("v"))
+def test_an_exception_of_this_process_keeps_its_traceback() -> None:
+    try:
+        raise ValueError("v")
+    except ValueError as exc:
+        state = states.Failed(data=exc)
+    with pytest.raises(ValueError, match="v") as caught:
+        state.result()
+    assert caught.traceback[-1].name == "test_an_exception_of_this_process_keeps_its_traceback"
+
+
+def test_a_kept_exception_of_a_worker_is_raised_without_growing() -> None:
+    error = ValueError("v")
+    error.__cause__ = RemoteTraceback("its traceback")
+    state = states.Failed(data=error)
     depths = []
     for _ in range(2):
         with pytest.raises(ValueError, match="v") as caught:

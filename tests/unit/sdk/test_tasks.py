@@ -12,12 +12,10 @@ import pytest
 from prefect_lite import Task, task
 from prefect_lite.exceptions import (
     ConfigurationError,
-    DuplicateTaskKey,
     OptionNotPortable,
     ReservedArgumentError,
 )
 from prefect_lite.options import ATTRIBUTE_NAMES
-from prefect_lite.task_keys import index_tasks
 from prefect_lite.tasks import exponential_backoff
 
 
@@ -90,6 +88,11 @@ def test_unknown_options_and_odd_functions_are_refused() -> None:
 
         @task
         def bad(wait_for: int) -> None: ...
+
+    with pytest.raises(ReservedArgumentError, match="'deferred' is a reserved"):
+
+        @task
+        def worse(deferred: bool) -> None: ...
 
 
 def test_callable_objects_are_tasks() -> None:
@@ -176,12 +179,21 @@ def test_a_local_task_is_pickled_by_value() -> None:
     assert back.retries == 3
 
 
-def test_keys_and_aliases_are_indexed_and_may_not_collide() -> None:
-    renamed = task(key="new", aliases=["old"])(add.fn)
-    assert index_tasks([renamed, add]) == {"new": renamed, "old": renamed, add.key: add}
-    assert index_tasks([add, add]) == {add.key: add}
-    with pytest.raises(DuplicateTaskKey, match=r"key 'old': .*test_tasks.py:\d+ and .*test_tasks.py:\d+"):
-        index_tasks([renamed, task(key="old")(coroutine.fn)])
+def test_a_hook_given_to_a_copy_stays_here() -> None:
+    copied = add.with_options(retries=1)
+
+    @copied.on_failure
+    def hook(*_: Any) -> None: ...
+
+    with pytest.raises(OptionNotPortable, match="on_failure"):
+        copied.travelling_options  # noqa: B018
+
+    @task
+    def own(x: int) -> int:
+        return x
+
+    own.on_failure(hook)
+    assert own.travelling_options == {}  # the worker has it too
 
 
 def test_exponential_backoff_doubles() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import threading
 from typing import Any
 
@@ -134,9 +135,51 @@ def _leave() -> None:
 def test_a_call_that_exits_while_it_is_decoded(broker: Any, serve: Any) -> None:
     serve(add, aadd)
     for key in ("t.add", "t.aadd"):
-        finish = broker.end(broker.push(key, Hostile()))
-        assert finish.type in ("CRASHED", "FAILED")
+        run_id = broker.push(key, Hostile())
+        with pytest.raises(CrashedRun, match="can't be decoded on this worker: SystemExit: 3"):
+            broker.outcome(run_id)
+        assert broker.finished[run_id].type == "CRASHED"
         assert broker.outcome(broker.push(key, 1)) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    number: int
+
+
+@task(key="t.frozen")
+def frozen() -> None:
+    raise FrozenError(5)
+
+
+def test_an_exception_that_takes_no_attributes(broker: Any, serve: Any) -> None:
+    serve(frozen)
+    finish = broker.end(broker.push("t.frozen"))
+    assert (finish.type, finish.message.partition(":")[0]) == ("FAILED", "FrozenError")
+
+
+def _leave_hook(*_: object) -> None:
+    raise SystemExit(4)
+
+
+async def _cancelled_hook(*_: object) -> None:
+    raise asyncio.CancelledError
+
+
+@task(key="t.hooked", on_completion=[_leave_hook, _cancelled_hook])
+def hooked() -> str:
+    return "hooked"
+
+
+@task(key="t.ahooked", on_completion=[_leave_hook, _cancelled_hook])
+async def ahooked() -> str:
+    return "hooked"
+
+
+def test_a_hook_that_would_end_the_process_changes_nothing(broker: Any, serve: Any) -> None:
+    serve(hooked, ahooked)
+    for key in ("t.hooked", "t.ahooked"):
+        assert broker.outcome(broker.push(key)) == "hooked"
 
 
 @task(key="t.unpicklable", retries=3)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from prefect_lite_worker import deadlines
+from prefect_lite_worker.app import WorkerApp
 from prefect_lite_worker.desk import Desk, Ended
 from prefect_lite_worker.lifecycle import EXIT_UNACKNOWLEDGED, STOPPED, Lifecycle
 from prefect_lite_worker.registry import Registry, load_tasks
@@ -26,7 +27,7 @@ from prefect_lite.exceptions import ConfigurationError, DuplicateTaskKey
 from prefect_lite.protocol.codec import MAX_FRAME, encode_frame
 from prefect_lite.protocol.messages import Retry
 from prefect_lite.task_runners import ThreadPoolTaskRunner
-from prefect_lite.task_worker import TaskWorker
+from prefect_lite.task_worker import TaskWorker, serve
 
 
 @task(key="p.one", aliases=["p.uno"])
@@ -91,6 +92,34 @@ def test_deadlines_come_in_order_and_only_for_the_same_attempt() -> None:
     first.attempt = 2
     assert heap.due(5.0) == [(deadlines.GIVE_UP, first)]
     assert heap.next is None
+
+
+def test_deadlines_of_ended_runs_do_not_pile_up() -> None:
+    heap = deadlines.Deadlines()
+    for number in range(20_000):
+        run: Any = SimpleNamespace(attempt=1, number=number)
+        heap.compact(2, lambda other, last=number: other.number >= last - 1)  # type: ignore[misc]
+        heap.add(1_000.0 + number, deadlines.EXPIRE, run)
+        assert len(heap) <= 2 * 2 + 1_001
+    found = [run.number for _, run in heap.due(1e9)]
+    assert found[-2:] == [19_998, 19_999], "the living are still there, in order"
+
+
+def test_a_retry_behind_a_first_start_is_told_at_once() -> None:
+    class Starting:
+        attempt = first = 1
+
+    async def main() -> None:
+        taken: list[bool] = []
+        desk = Desk()
+        desk.open(asyncio.get_running_loop(), lambda: taken.append(desk.again))
+        run: Any = Starting()
+        desk.start(run, again=True)
+        desk.start(run, again=False)
+        await asyncio.sleep(0)
+        assert taken == [True]
+
+    asyncio.run(main())
 
 
 class FakeWorker:
@@ -176,7 +205,7 @@ def test_durations(seconds: float, text: str) -> None:
 def test_a_line_per_run() -> None:
     lines: list[str] = []
     reporter = Reporter(lines.append, logging.INFO, "worker")
-    run: Any = SimpleNamespace(task=one, run_id="ab" * 16, attempt=1, task_key="p.one")
+    run: Any = SimpleNamespace(name="one", run_id="ab" * 16, attempt=1, task_key="p.one")
     again = Retry("ab" * 16, "t", 0.5, 2)
     reporter.ended(Ended(run, None, Outcome("completed"), 0.012))
     reporter.ended(Ended(run, again, Outcome("retry", message="ValueError: x\ny"), 1.0))
@@ -235,6 +264,36 @@ def test_the_public_worker_object(broker: Any, settings: Any, monkeypatch: pytes
     worker.stop()
     serving.join(5)
     assert worker.stopping
+
+
+def test_the_limit_is_a_setting_and_an_argument_wins(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = settings.model_copy(update={"limit": 7})
+    monkeypatch.setattr("prefect_lite_worker.app.get_settings", lambda: changed)
+    monkeypatch.setattr("prefect_lite.serving.get_settings", lambda: changed)
+    assert TaskWorker(one).limit == 7
+    assert TaskWorker(one, limit=3).limit == 3
+    assert TaskWorker(one, limit=None).limit == 2_000
+    assert TaskWorker(one, task_runner=ThreadPoolTaskRunner(max_workers=5)).limit == 5
+    served: list[int] = []
+    monkeypatch.setattr("prefect_lite_worker.app.WorkerApp.serve", lambda app, _: served.append(app.limit))
+    serve(one)
+    serve(one, limit=4)
+    assert served == [7, 4]
+
+
+def test_an_error_is_told_before_a_hard_exit(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr("os._exit", exits.append)
+    errors = [(ConfigurationError("Choose another."), "Choose another."), (KeyError("x"), "KeyError: 'x'")]
+    for error, text in errors:
+        app = WorkerApp([one], settings=settings)
+        app._terminal.start()
+        app._error = error
+        app._exit()
+        assert text in capsys.readouterr().err
+    assert exits == [1, 1]
 
 
 def test_impossible_arguments() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
-from prefect_lite_worker.app import WorkerApp
 from scripted_broker import wait_until
 
 from prefect_lite import task
@@ -181,38 +182,108 @@ def test_timeouts_at_the_very_end_never_hit_the_next_run(broker: Any, serve: Any
     assert names <= {"Completed", "TimedOut"}
 
 
-def test_too_many_stuck_threads_end_the_worker(
-    broker: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+ONCE_MORE = {"timeout_seconds": 0.1, "retries": 1, "retry_delay_seconds": 3}
+
+
+@pytest.mark.parametrize("slow", EVERY, ids=lambda value: value.name)
+def test_every_kind_of_code_is_retried_after_its_timeout(slow: Any, broker: Any, serve: Any) -> None:
+    serve(slow, max_stray_threads=100)
+    run_id = broker.push(slow.key, options=ONCE_MORE)
+    wait_until(lambda: run_id in broker.retried)
+    retry = broker.retried[run_id]
+    assert (retry.attempt, retry.after_seconds) == (2, 3)
+    assert "longer than its timeout of 0.1 s" in retry.message
+    last = broker.push(slow.key, options=ONCE_MORE, attempt=2)
+    assert (broker.end(last).name, broker.end(last).attempt) == ("TimedOut", 2)
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_the_condition_of_a_stuck_run_is_asked_in_a_thread_of_its_own(
+    agrees: bool, broker: Any, serve: Any
 ) -> None:
-    exits: list[int] = []
-    monkeypatch.setattr(WorkerApp, "_exit", lambda app: exits.append(app.exit_code))
-    served = serve(blocked, quick, limit=2)
-    runs = [broker.push("s.blocked", options={"timeout_seconds": 0.1}) for _ in range(2)]
-    assert {broker.end(run_id).name for run_id in runs} == {"TimedOut"}
-    served.wait()
-    assert exits == [75]
+    asked = threading.Event()
+    answer = threading.Event()
+
+    async def condition(_task: Any, run: Any, state: Any) -> bool:
+        assert (run.run_count, state.name) == (1, "TimedOut")
+        asked.set()
+        await asyncio.to_thread(answer.wait, 10)
+        return agrees
+
+    @task(key="s.asks", timeout_seconds=0.1, retries=1, retry_delay_seconds=1, retry_condition_fn=condition)
+    def asks() -> None:
+        release.wait(20)
+
+    serve(asks, quick, limit=2)
+    run_id = broker.push("s.asks")
+    assert asked.wait(10)
+    assert broker.outcome(broker.push("s.quick")) == "quick", "the connection goes on"
+    answer.set()
+    wait_until(lambda: run_id in (broker.retried if agrees else broker.finished))
 
 
-def test_a_waiting_task_lends_its_slot(broker: Any, serve: Any) -> None:
-    inner_done = threading.Event()
+@pytest.mark.parametrize("isasync", [False, True])
+def test_a_hook_may_take_longer_than_the_timeout(isasync: bool, broker: Any, serve: Any) -> None:
+    hooked = threading.Event()
 
-    @task(key="s.outer")
-    def outer() -> str:
+    def slow_hook(*_: object) -> None:
+        hooked.set()
+        release.wait(20)
+
+    async def slow_ahook(*_: object) -> None:
+        hooked.set()
+        await asyncio.to_thread(release.wait, 20)
+
+    def body() -> str:
+        return "in time"
+
+    async def abody() -> str:
+        return "in time"
+
+    decorate = task(key="s.hooked", timeout_seconds=0.2, on_completion=[slow_ahook if isasync else slow_hook])
+    served = serve(decorate(abody if isasync else body))
+    run_id = broker.push("s.hooked")
+    assert hooked.wait(10)
+    broker.wait_running(run_id)
+    stops = served.app._parts.work.stops
+    wait_until(lambda: len(stops.deadlines) == 0)  # the timeout has come and gone
+    release.set()
+    assert broker.outcome(run_id) == "in time"
+    assert stops.stuck == 0
+
+
+def test_a_loop_that_was_blocked_for_a_while_is_used_again(broker: Any, serve: Any) -> None:
+    served = serve(blocks, aquick, limit=5)
+    loops = served.app._parts.loops
+    for _ in range(3):
+        release.clear()
+        run_id = broker.push("s.blocks", options={"timeout_seconds": 0.1})
+        assert broker.end(run_id).name == "TimedOut"
+        wait_until(lambda: loops.stuck == 1)
+        assert broker.outcome(broker.push("s.aquick")) == "aquick"
+        release.set()
+        wait_until(lambda: loops.stuck == 0)
+    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("prefect-lite-loop")]
+    assert len(names) == 1
+
+
+def test_an_ended_run_keeps_nothing_alive(broker: Any, serve: Any) -> None:
+    class Argument:
+        pass
+
+    kept: list[weakref.ref[Argument]] = []
+
+    @task(key="s.keeps", timeout_seconds=1_000)
+    async def keeps(number: int) -> None:
+        argument = Argument()
+        kept.append(weakref.ref(argument))
         context = TaskRunContext.get()
         assert context is not None
-        assert context.slot is not None
-        context.slot(1)  # what a future's result() does
-        assert inner_done.wait(10)
-        context.slot(-1)
-        return "outer"
+        context.kwargs["argument"] = argument
+        await asyncio.sleep(0.02 * number)
 
-    @task(key="s.inner")
-    def inner() -> str:
-        inner_done.set()
-        return "inner"
-
-    serve(outer, inner, limit=1)
-    first = broker.push("s.outer")
-    broker.wait_running(first)
-    assert broker.outcome(broker.push("s.inner")) == "inner"
-    assert broker.outcome(first) == "outer"
+    serve(keeps)
+    run_id = broker.push("s.keeps", 1)
+    broker.wait_running(run_id)  # its deadline is in the heap
+    broker.end(run_id)
+    wait_until(lambda: gc.collect() is not None and kept[0]() is None)

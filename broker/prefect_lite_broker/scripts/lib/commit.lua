@@ -11,16 +11,17 @@ local function judge(rk, st, held, token)
 end
 
 local dropped = {} -- session -> runs it no longer holds
-local function drop(session, run, suspect, st)
+local function drop(session, run, lost, st)
   local runs = dropped[session]
   if not runs then
     runs = {}
     dropped[session] = runs
   end
   runs[#runs + 1] = run
-  if suspect then
+  if lost and call('HGET', P .. 'r:' .. run, 'su') then
     local sk = P .. 's:' .. session
     if call('HGET', sk, 'u') == run then call('HDEL', sk, 'u') end
+    call('HINCRBY', sk, 'uc', -1)
   end
   if st == 'K' then call('HDEL', P .. 'c:' .. session, run) end
 end

@@ -5,7 +5,10 @@ local function close_options(run, op, ttl, keep)
     local o = cmsgpack.unpack(op)
     if o.x then call('ZREM', P .. 'expires', run) end
     if o.i then call('PEXPIRE', P .. 'idem:' .. o.i, keep) end
-    if o.r then return o.r end
+    if o.r then
+      call('PEXPIRE', P .. 'log:' .. run, o.r)
+      return o.r
+    end
   end
   return ttl
 end

@@ -1,0 +1,148 @@
+"""What one peer may cost, and what a broker that stops begins no more."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from prefect_lite_broker import queries, sessions, verbs
+from prefect_lite_broker.hub import Hub
+from prefect_lite_broker.sessions import Peer
+from websockets.exceptions import ConnectionClosed
+
+from prefect_lite.protocol.messages import Accepted, Answer, Error, Log, Query, Run, Submit
+from tests.integration.broker.bench import Bench, BenchMaker
+from tests.integration.broker.raw_peer import RawPeer, new_id
+from tests.tools.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+def hub_of(bench: Bench) -> Hub:
+    hub = bench.brokers[0]._hub
+    assert hub is not None
+    return hub
+
+
+async def slow_client(bench: Bench) -> tuple[RawPeer, Peer]:
+    """A client that has stopped reading, and the broker's side of it."""
+    before = set(hub_of(bench).peers)
+    client = await bench.client()
+    (peer,) = hub_of(bench).peers - before
+    client.ws.transport.pause_reading()
+    return client, peer
+
+
+@pytest.fixture
+async def patient(make_bench: BenchMaker) -> Bench:
+    """A broker that would not cut a slow peer for minutes."""
+    bench = await make_bench(write_deadline_seconds=300.0, lease_seconds=300.0, renew_seconds=100.0)
+    await bench.broker()
+    return bench
+
+
+@pytest.mark.parametrize("limit", ["MAX_WAITING_MESSAGES", "MAX_WAITING_BYTES"])
+async def test_a_peer_that_falls_far_behind_is_cut(
+    patient: Bench, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(sessions, limit, 1_000)
+    monkeypatch.setattr(sessions, "WEIGH_SECONDS", 0.0)
+    client, peer = await slow_client(patient)
+
+    async def more() -> bool:
+        with suppress(ConnectionClosed):
+            await client.send(*(Query(number, "x" * 500) for number in range(500)))
+        return peer.gone
+
+    await until(more, what="the cut")
+    assert not hub_of(patient).peers
+
+
+async def test_a_question_counts_until_its_answer_has_left(
+    patient: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(*_args: Any) -> tuple[bool, Any]:
+        return True, "x" * 400_000
+
+    monkeypatch.setattr(queries, "answer", answer)
+    client, peer = await slow_client(patient)
+    await client.send(*(Query(number, "run") for number in range(verbs.MAX_QUERIES)))
+    await until(lambda: peer.answered == verbs.MAX_QUERIES and peer.wire.has_data)
+    assert peer.asking == verbs.MAX_QUERIES
+    await client.send(Query(99, "run"))
+    client.ws.transport.resume_reading()
+    assert (await client.expect(Answer, lambda each: each.request == 99)).value[0] == "busy"
+    for number in range(verbs.MAX_QUERIES):
+        assert (await client.expect(Answer, lambda each, number=number: each.request == number)).ok
+    await client.send(Query(100, "run"))
+    assert (await client.expect(Answer, lambda each: each.request == 100)).ok
+
+
+async def test_a_long_log_is_read_in_pages(bench: Bench) -> None:
+    client, worker = await bench.client(), await bench.worker()
+    run_id = await client.submit()
+    await worker.expect(Run)
+    lines: list[list[Any]] = [[20, number, "tasks", f"{number}" * 20_000] for number in range(40)]
+    lines.append([20, 41, "tasks", "\U0001f600" * 65_000])
+    for line in lines:
+        await worker.send(Log(run_id, [line]))
+    await worker.settle()
+    got: list[list[Any]] = []
+    at: int | None = 0
+    while at is not None:
+        await client.send(Query(at, "log", [run_id, at]))
+        answer = await client.expect(Answer)
+        assert answer.ok, answer.value
+        got += answer.value["lines"]
+        assert answer.value["next"] != at
+        at = answer.value["next"]
+    assert got == lines
+    await client.send(Query(77, "log", run_id))  # as older peers ask
+    first = (await client.expect(Answer)).value
+    assert 0 < len(first) < len(lines)
+    assert first == lines[: len(first)]
+    for bad in ([run_id], [run_id, -1], [1, 2], [run_id, True]):
+        await client.send(Query(78, "log", bad))
+        assert (await client.expect(Answer)).value[0] in ("bad_argument", "bad_run_id")
+
+
+async def test_nothing_is_begun_while_stopping(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, worker = await bench.client(), await bench.worker(limit=3)
+    hub = hub_of(bench)
+    hub.stopping = True
+    run_id = new_id()
+    await client.send(Submit(run_id, "tasks.add", b""))
+    await client.send(Query(1, "run", run_id))
+    assert (await client.expect(Answer)).value["type"] == ""
+    assert not [message for message in client.seen if isinstance(message, Accepted)]
+    other = await bench.broker()
+    assert other
+    client2 = await bench.client(broker=1)
+    accepted = await client2.submit()
+    claims: list[Any] = []
+    monkeypatch.setattr(hub.store, "claim", lambda *args: claims.append(args))
+    hub.dispatch.wake_all()
+    hub.dispatch.run()
+    hub.dispatch.poll()
+    assert claims == []
+    await worker.settle()
+    assert not [message for message in worker.seen if isinstance(message, Run)]
+    hub.stopping = False
+    monkeypatch.undo()
+    hub.dispatch.poll()
+    assert (await worker.expect(Run)).run_id == accepted
+
+
+async def test_what_a_peer_reports_is_logged_short_and_seldom(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await bench.client()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(50):
+            await client.send(Error("co\nde" * 100, "forged\n09:00:00 CRITICAL all is lost" * 1_000))
+        await client.settle()
+    lines = [record.getMessage() for record in caplog.records if "reports" in record.getMessage()]
+    assert 0 < len(lines) <= sessions.MAX_REPORTS
+    assert all(len(line) < 600 and "\n" not in line for line in lines)
