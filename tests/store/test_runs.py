@@ -42,6 +42,14 @@ async def test_unknown_run(driver: Driver) -> None:
     assert (await driver.cancel(run_id())).status == "unknown"
 
 
+async def test_a_run_stored_without_a_fingerprint_may_be_repeated_with_one(driver: Driver) -> None:
+    plain = submission()._replace(fingerprint=b"")
+    again = plain._replace(fingerprint=b"of the same arguments")
+    together = await driver.submit(plain, again)
+    later = await driver.submit(again)
+    assert [reply.status for reply in (*together, *later)] == ["accepted", "exists", "exists"]
+
+
 async def test_a_repeated_submit_makes_no_second_run(driver: Driver) -> None:
     msg = submission()
     first, twin, other = await driver.submit(msg, msg, msg._replace(fingerprint=b"other"))

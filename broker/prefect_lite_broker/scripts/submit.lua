@@ -43,14 +43,15 @@ local function admit(run, q, fp, o)
   return 'a'
 end
 
+-- A plain submit carries no fingerprint (it would cost an encoding per call): its id alone tells a repeat.
 local at = 3
 for i = 1, n do
   local run, fp, packed, word = ARGV[at], ARGV[at + 2], ARGV[at + 5], nil
   if seen[run] then
-    word = seen[run] == fp and 'e' or 'c'
+    word = (seen[run] == fp or seen[run] == '') and 'e' or 'c'
   elseif not clean then
     local old = call('HGET', rks[i], 'fp')
-    if old then word = old == fp and 'e' or 'c' end
+    if old then word = (old == fp or old == '') and 'e' or 'c' end
   end
   if not word then
     if packed ~= '' then options[i] = cmsgpack.unpack(packed) end
