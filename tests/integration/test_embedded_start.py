@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shlex
@@ -70,6 +71,15 @@ def test_a_pipe_ends_with_the_program_that_started_the_broker(home: PrivateHome)
     assert home.status.state == "running"
 
 
+def descriptors(pid: int) -> dict[int, str]:
+    """What a process has open now."""
+    opened: dict[int, str] = {}
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            opened[int(path.name)] = os.readlink(path)
+    return opened
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_both_are_detached_and_inherit_no_descriptor(home: PrivateHome, tmp_path: Path) -> None:
     with (tmp_path / "precious").open("w") as precious:
@@ -80,17 +90,15 @@ def test_both_are_detached_and_inherit_no_descriptor(home: PrivateHome, tmp_path
     assert os.getsid(valkey) not in (os.getsid(0), os.getsid(broker))
     assert psutil.Process(broker).ppid() != os.getpid()
     for pid, log in ((broker, home.paths.broker_log), (valkey, home.paths.valkey_log)):
-        opened = {int(path.name): os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+        opened = descriptors(pid)
         assert [opened[number] for number in range(3)] == ["/dev/null", str(log), str(log)]
         files = {
             name for name in opened.values() if name.startswith("/") and str(home.paths.data) not in name
         }
         assert files <= {"/dev/null", "/dev/urandom", str(log), str(home.paths.broker_lock)}
     # The broker's end of the pipe it reported on is closed too: what is left are its own loop's.
-    assert str(home.paths.valkey_lock) not in {
-        os.readlink(path) for path in Path(f"/proc/{broker}/fd").iterdir()
-    }
-    assert str(home.paths.valkey_lock) in {os.readlink(path) for path in Path(f"/proc/{valkey}/fd").iterdir()}
+    assert str(home.paths.valkey_lock) not in descriptors(broker).values()
+    assert str(home.paths.valkey_lock) in descriptors(valkey).values()
 
 
 @pytest.mark.parametrize("before", ["nothing", "broker killed"])
