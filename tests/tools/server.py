@@ -52,7 +52,13 @@ class ValkeyServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [
+            os.environ.get("PREFECT_LITE_TEST_SERVER") or str(get_binary_path()),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+        ]
         command += ["--unixsocket", self.socket_path, "--dir", str(self.directory), "--logfile", "valkey.log"]
         for name, value in self._options.items():
             command += [f"--{name}", value]
