@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--namespace", help="separates applications on one Redis")
     made.add_argument("--no-auth", action="store_true", help="ask for no token (loopback only)")
     made.add_argument("--insecure", action="store_true", help="allow other machines without tokens or TLS")
+    made.add_argument(
+        "--strict", action="store_true", help="refuse a Redis that may lose runs, instead of warning"
+    )
     made.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR")
     return made
 
@@ -64,6 +67,7 @@ async def run_broker(settings: Settings, args: argparse.Namespace) -> int:
         broker_id=broker_id,
         auth=Auth(None) if args.no_auth else None,
         insecure=args.insecure,
+        strict=args.strict,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

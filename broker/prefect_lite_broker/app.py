@@ -9,6 +9,7 @@ from pathlib import Path
 from prefect_lite import version as package
 from prefect_lite.embedded.home import configured_tokens, load_or_create_tokens
 from prefect_lite.protocol.messages import Goodbye
+from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.settings import Settings
 from prefect_lite_broker.auth import Auth, check_exposure
 from prefect_lite_broker.hub import Hub
@@ -40,6 +41,7 @@ class Broker:
         broker_id: str,
         auth: Auth | None = None,
         insecure: bool = False,
+        strict: bool = False,
     ) -> None:
         """
         Args:
@@ -48,6 +50,7 @@ class Broker:
             broker_id: The name the store was given too.
             auth: Tokens; by default those of the settings, else of the home directory (made if missing).
             insecure: Listen beyond loopback without TLS.
+            strict: Refuse to start on a store that may lose runs, instead of warning.
         """
         self.settings = settings
         self.broker_id = broker_id
@@ -57,6 +60,7 @@ class Broker:
         self._store = store
         self._auth = auth if auth is not None else default_auth(settings)
         self._insecure = insecure
+        self._strict = strict
         self._hub: Hub | None = None
         self._listeners: Listeners | None = None
         self._services: list[asyncio.Task[None]] = []
@@ -76,7 +80,11 @@ class Broker:
         if port is not None:
             check_exposure(host, self._auth, tls=False, insecure=self._insecure)
         hints = _Hints()
-        for warning in await self._store.start(hints):
+        warnings = await self._store.start(hints)
+        if warnings and self._strict:
+            await self._store.stop()
+            raise ConfigurationError(f"Not started, because of --strict: {' '.join(warnings)}")
+        for warning in warnings:
             logger.warning("%s", warning)
         # Only now is the number of shards known.
         hub = Hub(self.settings, self._store, broker_id=self.broker_id, version=package.__version__)

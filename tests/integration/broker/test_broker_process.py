@@ -99,6 +99,18 @@ def test_what_can_not_work_is_one_sentence(
     assert "Traceback" not in log, log
 
 
+def test_strict_refuses_a_store_that_may_lose_runs(start: Start, tmp_path: Path) -> None:
+    server = ValkeyServer(appendonly="no")
+    server.start()
+    try:
+        process = start("-m", "prefect_lite_broker", "--redis-url", server.url, "--port", "0", "--strict")
+        assert process.wait(15) == 1
+    finally:
+        server.close()
+    assert "because of --strict: appendonly is off" in log_of(tmp_path)
+    assert "Traceback" not in log_of(tmp_path)
+
+
 def test_loads_no_tasks_and_no_pickles(start: Start, tmp_path: Path) -> None:
     code = (
         "import sys, prefect_lite_broker.__main__, prefect_lite_broker.app, prefect_lite_broker.redis_store;"
