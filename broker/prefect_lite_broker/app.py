@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prefect_lite import version as package
 from prefect_lite.embedded.home import configured_tokens, load_or_create_tokens
-from prefect_lite.protocol.messages import Goodbye
 from prefect_lite.exceptions import ConfigurationError
+from prefect_lite.protocol.messages import Goodbye
 from prefect_lite.settings import Settings
 from prefect_lite_broker.auth import Auth, check_exposure
 from prefect_lite_broker.hub import Hub
