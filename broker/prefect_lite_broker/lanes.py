@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -67,7 +68,7 @@ def pack(value: Any) -> bytes:
     return bytes(msgpack.packb(value) or b"")
 
 
-class Lane(Generic[Op]):
+class Lane(ABC, Generic[Op]):
     """Operations of one kind that wait for the next pipeline, in order.
 
     Attributes:
@@ -131,12 +132,16 @@ class Lane(Generic[Op]):
         return 0
 
     def args(self, ops: Sequence[Op]) -> list[Any]:
-        """ARGV of one script call."""
-        raise NotImplementedError
+        """ARGV of one script call; nothing for a lane with whole commands of its own."""
+        return []
 
+    def command(self, prefix: bytes, ops: Sequence[Op]) -> tuple[Any, ...]:
+        """What is sent for these operations."""
+        return ("EVALSHA", self.sha, 1, prefix, *self.args(ops))
+
+    @abstractmethod
     def settle(self, ops: Sequence[Op], reply: Any, *, repeated: bool) -> None:
         """Answer everybody. ``repeated``: the call may have been executed before."""
-        raise NotImplementedError
 
     def give_up(self, ops: Sequence[Op], text: str) -> None:
         """Answer operations that failed for good."""
@@ -375,6 +380,9 @@ class CallLane(Lane[CallOp]):
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.pending.append((command, future, time.monotonic()))
         return future
+
+    def command(self, prefix: bytes, ops: Sequence[CallOp]) -> tuple[Any, ...]:
+        return ops[0][0]
 
     def settle(self, ops: Sequence[CallOp], reply: Any, *, repeated: bool) -> None:
         for _, future, _ in ops:

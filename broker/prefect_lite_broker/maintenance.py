@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from prefect_lite.exceptions import BrokerError
@@ -22,7 +23,7 @@ PROMOTE_AT_LEAST_SECONDS = 5.0
 """The promoter looks this often even when nothing is known to be due: other brokers delay runs too."""
 
 
-class Service:
+class Service(ABC):
     """Repeats ``run_once`` until cancelled; a store that is away makes it wait, not end."""
 
     name = "service"
@@ -32,13 +33,13 @@ class Service:
         self._poke = asyncio.Event()
         self._failing = False
 
+    @abstractmethod
     async def run_once(self) -> float:
         """Do the duty once.
 
         Returns:
             Seconds until it should be done again.
         """
-        raise NotImplementedError
 
     async def run(self) -> None:
         """Do the duty for ever."""

@@ -6,6 +6,7 @@ answers are collected per connection and leave in one flush after the store has 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ MAX_NOTICED_KEYS = 10_000
 """Task keys remembered per connection, so that each is checked once."""
 
 
-class Outgoing:
+class Outgoing(ABC):
     """What the answers of the store are collected in, and the part of a peer they need."""
 
     def __init__(self, hub: Hub) -> None:
@@ -74,20 +75,25 @@ class Outgoing:
         self.serve_next: list[str] | None = None
         self._scheduled = False
 
+    @abstractmethod
     def schedule(self) -> None:
-        raise NotImplementedError
+        """Have what was collected flushed soon."""
 
+    @abstractmethod
     def send(self, message: Message) -> None:
-        raise NotImplementedError
+        """Queue a message."""
 
+    @abstractmethod
     def tell(self, state: RunState) -> None:
-        raise NotImplementedError
+        """Push a STATE to a watcher."""
 
+    @abstractmethod
     def settle_answers(self) -> None:
-        raise NotImplementedError
+        """An ANSWER may have left: count the open questions again."""
 
+    @abstractmethod
     def store_away(self, exc: Exception) -> None:
-        raise NotImplementedError
+        """What this peer needs could not be stored."""
 
     # -- answers of the store -----------------------------------------------------------------------
 

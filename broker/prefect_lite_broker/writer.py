@@ -266,16 +266,10 @@ class ShardWriter:
             except (RedisError, OSError) as exc:
                 logger.debug("closing a broken connection: %s", exc)
 
-    def _pack(self, batch: Batch) -> bytes:
-        lane, ops = batch.lane, batch.ops
-        if lane is self.backlog.call:
-            return _pack_command(ops[0][0])
-        return _pack_command(("EVALSHA", lane.sha, 1, self._prefix, *lane.args(ops)))
-
     def _try_pack(self, batch: Batch) -> bytes:
         """Pack a call and note it as in flight; b"" when a hostile value (a NaN delay, say) forbids that."""
         try:
-            packed = self._pack(batch)
+            packed = _pack_command(batch.lane.command(self._prefix, batch.ops))
         except (TypeError, ValueError, OverflowError) as exc:
             if len(batch.ops) > 1:
                 self.backlog.redo += [batch._replace(ops=[op]) for op in batch.ops]
