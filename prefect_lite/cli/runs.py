@@ -49,11 +49,15 @@ def show_run(run_id: str, *, as_json: bool) -> int:
 def print_log(run_id: str) -> int:
     """Print the log lines of a run that are kept."""
     offset: int | None = 0
+    some = False
     while offset is not None:  # a page is what fits one frame
         page = cast("dict[str, Any]", ask(get_settings(), "log", [parse_run_id(run_id), offset]))
         for level, when_ms, logger, text in page["lines"]:
             typer.echo(f"{_clock(when_ms)} {_LEVELS.get(level, str(level)):<8} {logger}: {text}")
+            some = True
         offset = page["next"]
+    if not some:
+        typer.echo(f"No log lines are kept of run {parse_run_id(run_id)}.", err=True)
     return 0
 
 

@@ -177,3 +177,30 @@ def test_a_run_that_is_not_there(home: PrivateHome, run_id: str, sentence: str) 
     result = home.cli("run", "show", run_id, check=False)
     assert result.returncode == 1
     assert sentence in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def (", "SyntaxError"),
+        ("import no_such_thing", "no_such_thing"),
+        ("x = 1\nraise ValueError('why')", "why"),
+    ],
+)
+def test_a_module_that_does_not_import_shows_its_own_lines_only(
+    home: PrivateHome, source: str, said: str
+) -> None:
+    home.write("broken.py", source)
+    done = home.cli("worker", "broken", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("The module 'broken' can't be imported:")
+    assert said in done.stderr
+    assert "broken.py" in done.stderr
+    assert "importlib" not in done.stderr
+    assert "prefect_lite_worker" not in done.stderr
+
+
+def test_the_log_of_a_run_without_lines_says_so(home: PrivateHome) -> None:
+    done = home.cli("run", "log", "0" * 32)
+    assert "No log lines are kept of run " + "0" * 32 in done.stderr
+    assert not done.stdout

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -100,7 +101,21 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
             raise ConfigurationError(f"There is no module {name!r} here ({os.getcwd()}).") from None
-        raise
+        raise _not_importable(name, exc) from None
+    except Exception as exc:
+        raise _not_importable(name, exc) from None
+
+
+def _not_importable(name: str, exc: Exception) -> ConfigurationError:
+    """The user's mistake with the user's lines; ours and the import machinery's tell them nothing."""
+    trace = exc.__traceback__
+    while trace is not None and (
+        trace.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+        or trace.tb_frame.f_code.co_filename in (__file__, importlib.__file__)
+    ):
+        trace = trace.tb_next
+    lines = "".join(traceback.format_exception(type(exc), exc, trace)).rstrip()
+    return ConfigurationError(f"The module {name!r} can't be imported:\n{lines}")
 
 
 def _module_of(path: Path) -> str:
