@@ -177,6 +177,7 @@ class SubmitLane(Lane[SubmitOp]):
                 _,
                 tags,
                 _,
+                _,
             ) = msg
             if (
                 countdown > 0

@@ -143,7 +143,8 @@ def _welcome(msg: m.Welcome) -> None:
 
 
 def _submit(msg: m.Submit) -> None:
-    run_id, key, _, print_, name, countdown, expires, priority, idempotency, ttl, lost, parents, tags, _ = msg
+    run_id, key, _, print_, name, countdown, expires, priority, idempotency, ttl, lost = msg[:11]
+    parents, tags, _, tolerated = msg[11:]
     check_run_id(run_id)
     check_task_key(key)
     if not (0 <= countdown <= MAX_SECONDS and 0 <= expires <= MAX_SECONDS and 0 <= ttl <= MAX_SECONDS):
@@ -154,8 +155,8 @@ def _submit(msg: m.Submit) -> None:
         raise ValueError(f"name and idempotency key must be at most {MAX_KEY} characters")
     if not -1 <= lost <= 1_000_000:
         raise ValueError("max_lost must be -1 to 1,000,000")
-    if parents:
-        _run_ids(parents)
+    if parents or tolerated:
+        _run_ids([*parents, *tolerated])
     if tags:
         _strings(tags, MAX_TAGS, MAX_TAG, "tags")
 

@@ -64,9 +64,10 @@ class Submit(NamedTuple):
     idempotency_key: str = ""
     result_ttl_seconds: float = 0.0  # 0: the broker's default
     max_lost: int = -1  # -1: the broker's default
-    parents: list[str] = []  # noqa: RUF012  # run ids this run waits for
+    parents: list[str] = []  # noqa: RUF012  # run ids that must be COMPLETED before this run is ready
     tags: list[str] = []  # noqa: RUF012
     watch: bool = False  # the sender waits for the end: as if a WATCH followed ACCEPTED
+    tolerated: list[str] = []  # noqa: RUF012  # further run ids to wait for, which may end in any way
 
 
 class Accepted(NamedTuple):
