@@ -25,7 +25,7 @@ bench: $(STAMP)
 
 chaos: $(STAMP)
 	HYPOTHESIS_PROFILE=full $(BIN)/pytest $(PYTEST_ARGS) --timeout 1800 tests/store tests/protocol
-	$(BIN)/pytest -q -m chaos || test $$? -eq 5  # 5: no test is marked so
+	$(BIN)/pytest -q -s -m chaos  # prints figures; CHAOS_RUNS, CHAOS_KILLS and CHAOS_SEED scale the longest
 
 docs: $(STAMP)
 	$(BIN)/pytest -q tests/test_docs.py

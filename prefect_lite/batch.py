@@ -11,6 +11,7 @@ from typing import Any, Self
 from prefect_lite.client.requests import Submission
 from prefect_lite.futures import PrefectDistributedFuture
 from prefect_lite.submission import current_batch, raise_refusals
+from prefect_lite.upstreams import UNSETTLED
 
 
 class batch:
@@ -18,6 +19,10 @@ class batch:
 
     The runs are sent as they come, and are durable when the block has been left without an exception. It
     covers the calls of its own thread or coroutine, and works with ``with`` and ``async with``.
+
+    Args:
+        queue_timeout: Seconds for which the runs wait for room in a full queue, or for a store that is away;
+            None: the setting ``queue_wait_seconds``. ``apply_async`` may say otherwise for its run.
 
     Raises:
         BatchError: On leaving: some runs were refused; its ``errors`` says which and why. The others run,
@@ -28,7 +33,8 @@ class batch:
             futures = [add.delay(n, 1) for n in range(1000)]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, queue_timeout: float | None = None) -> None:
+        self.queue_timeout = queue_timeout
         self._submissions: list[Submission] = []
         self._futures: dict[str, PrefectDistributedFuture[Any]] = {}
         self._token: Token[batch | None] | None = None
@@ -51,6 +57,7 @@ class batch:
             self._submissions.append(submission)
             for future in futures:
                 self._futures[future._id] = future  # pyright: ignore[reportPrivateUsage]
+                future._submission = submission  # pyright: ignore[reportPrivateUsage]
         return True
 
     def __enter__(self) -> Self:
@@ -87,9 +94,15 @@ class batch:
     def _finish(self, error: BaseException | None) -> None:
         submissions, self._submissions = self._submissions, []
         futures, self._futures = self._futures, {}
+        for run_id in futures:
+            UNSETTLED.pop(run_id, None)
         for submission in submissions:
             for asked, existing in submission.aliases.items():
                 if asked in futures:  # else it knew already when it came here
                     futures[asked].stand_for(existing)
+        refused = {run_id for submission in submissions for run_id in submission.errors}
+        for future in futures.values():
+            if future._id not in refused:  # pyright: ignore[reportPrivateUsage]
+                future._submission = None  # pyright: ignore[reportPrivateUsage]
         if error is None:  # the block's own exception says more
             raise_refusals(submissions, futures.values())

@@ -96,6 +96,21 @@ def _value(outcome: Outcome) -> Any:
         del outcome  # an exception that is kept would otherwise keep this frame, and this frame the exception
 
 
+def call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a task whose arguments are what it takes; see ``engine.call``."""
+    return call_async(task, args, kwargs) if task.isasync else call_sync(task, args, kwargs)
+
+
+def call_when_resolved(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The same when there are futures among them, for whose results it waits."""
+    from prefect_lite.upstreams import aresolve, resolve
+
+    async def resolved() -> Any:
+        return await call_async(task, *await aresolve(args, kwargs))
+
+    return resolved() if task.isasync else call_sync(task, *resolve(args, kwargs))
+
+
 def call_sync(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a function's attempts in this thread; see ``engine.call``."""
     context = _context(task, args, kwargs)

@@ -28,12 +28,16 @@ TIMEOUT, CANCEL, GIVE_UP, HAND_BACK = "timeout", "cancel", "give up", "hand back
 """Why an attempt was stopped from outside: its deadline, a request, the end of its lease or worker, or (for
 coroutines) the end of the program's event loop while the lease is still held."""
 
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+"""Types of arguments that can't hold futures; most have one of these."""
+
 
 class Outcome(NamedTuple):
     """How an attempt ended.
 
     Attributes:
-        kind: completed, failed, timed_out, cancelled, crashed, retry, or given_up (nothing to report).
+        kind: completed, failed, timed_out, cancelled, crashed, upstream_failed, retry, or given_up (nothing
+            to report).
         value: What the task returned.
         error: What it raised, or the exception that stands for what happened to it.
         message: A sentence for people.
@@ -53,6 +57,7 @@ STATES: dict[str, tuple[StateType, str]] = {
     "timed_out": (StateType.FAILED, "TimedOut"),
     "cancelled": (StateType.CANCELLED, "Cancelled"),
     "crashed": (StateType.CRASHED, "Crashed"),
+    "upstream_failed": (StateType.FAILED, "UpstreamFailed"),
 }
 """State type and name of each final kind."""
 
@@ -288,9 +293,15 @@ def call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         The value; for a coroutine function, a coroutine that gives it.
 
     Raises:
+        UpstreamFailedRun: The run of a future among the arguments did not complete.
         TaskRunTimeoutError: An attempt was over ``timeout_seconds``.
         BaseException: What the task raised last.
     """
     from prefect_lite import direct  # timers and threads: only once somebody calls a task
 
-    return direct.call_async(task, args, kwargs) if task.isasync else direct.call_sync(task, args, kwargs)
+    if not (_PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values()))):
+        from prefect_lite import upstreams
+
+        if upstreams.has_futures(args, kwargs):
+            return direct.call_when_resolved(task, args, kwargs)
+    return direct.call(task, args, kwargs)

@@ -20,7 +20,15 @@ import msgpack as _untyped_msgpack  # pyright: ignore[reportMissingTypeStubs]
 
 from prefect_lite.exceptions import EnvelopeRejected, SerializationError
 from prefect_lite.keyring import Keyring
-from prefect_lite.serializers import MSGPACK, decode, decode_call, encode, encode_call
+from prefect_lite.serializers import (
+    LINKED_MSGPACK,
+    MSGPACK,
+    decode,
+    decode_call,
+    encode,
+    encode_call,
+    is_linked,
+)
 
 msgpack: Any = _untyped_msgpack
 
@@ -43,6 +51,12 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     options: dict[str, Any]  # travelling options, for prefect_lite.options.applied()
+
+
+class LinkedCall(Call):
+    """One whose arguments hold placeholders for the results of other runs."""
+
+    __slots__ = ()
 
 
 def pack_options(options: Mapping[str, Any]) -> bytes:
@@ -77,7 +91,8 @@ def open_call(keyring: Keyring, namespace: str, task_key: str, run_id: str, body
     """
     codec, options, payload = _verify(keyring, CALL, namespace, task_key, run_id, body)
     args, kwargs = decode_call(codec, payload, allow_pickle=bool(keyring))
-    return Call(args, kwargs, decode(MSGPACK, options) if options else {})
+    kind = LinkedCall if is_linked(codec) else Call
+    return kind(args, kwargs, decode(MSGPACK, options) if options else {})
 
 
 def seal_value(keyring: Keyring, namespace: str, task_key: str, run_id: str, value: Any) -> bytes:
@@ -120,7 +135,7 @@ def fingerprint(task_key: str, codec: int, payload: bytes) -> bytes:
     """
     key = task_key.encode()
     digest = hashlib.blake2b(len(key).to_bytes(4, "big") + key, digest_size=16, person=b"prefect-lite")
-    digest.update(payload if codec == MSGPACK else b"pickle")
+    digest.update(payload if codec in (MSGPACK, LINKED_MSGPACK) else b"pickle")
     return digest.digest()
 
 

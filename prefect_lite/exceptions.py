@@ -93,13 +93,15 @@ class SubmitError(PrefectLiteError):
 
 
 class QueueFull(SubmitError):
-    """A queue limit is reached.
+    """A queue limit is reached, or too many runs of this process wait for a broker's word.
 
     Attributes:
         retry_after_seconds: When the broker suggests to try again.
+        waited_seconds: For how long the run was sent again, or waited to be sent.
     """
 
     retry_after_seconds: float = 1.0
+    waited_seconds: float = 0.0
 
 
 class PayloadTooLarge(SubmitError):

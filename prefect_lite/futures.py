@@ -18,6 +18,7 @@ from prefect_lite.run_ids import new_run_id, parse_run_id
 from prefect_lite.states import Completed, Failed, Pending, Running, State
 
 if TYPE_CHECKING:
+    from prefect_lite.client.requests import Submission
     from prefect_lite.protocol.messages import RunState
     from prefect_lite.waiting import Collector
 
@@ -105,7 +106,7 @@ class PrefectFuture(ABC, Generic[R]):
 class PrefectDistributedFuture(PrefectFuture[R]):
     """A run on a worker; made anew from its id in any process: ``PrefectDistributedFuture(run_id)``."""
 
-    __slots__ = ("_collector", "_data", "_final", "_key")
+    __slots__ = ("_collector", "_data", "_final", "_key", "_submission")
 
     def __init__(self, task_run_id: UUID | str) -> None:
         """Raises: ValueError: ``task_run_id`` is no UUID."""
@@ -114,6 +115,7 @@ class PrefectDistributedFuture(PrefectFuture[R]):
         self._collector: Collector | None = None  # waits for the end already
         self._final: RunState | None = None  # set by the client's loop thread
         self._data: Any = UNDECODED  # what its result holds
+        self._submission: Submission | None = None  # of a batch: whether the run was accepted shows later
 
     @classmethod
     def from_run_id(cls, run_id: str, task_key: str) -> PrefectDistributedFuture[Any]:
@@ -124,6 +126,7 @@ class PrefectDistributedFuture(PrefectFuture[R]):
         future._collector = None
         future._final = None
         future._data = UNDECODED
+        future._submission = None
         return future
 
     def stand_for(self, run_id: str) -> None:
@@ -347,15 +350,17 @@ def as_completed(
     for future in local:
         future.add_done_callback(ended.put)
     collector = None
+    take: Callable[[queue.SimpleQueue[Any], float | None], Any] = _take
     if distributed:
         from prefect_lite import waiting
 
         collector = waiting.collect(distributed, ended.put)
+        take = waiting.next_ended
     try:
         for count in range(len(futures)):
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                item = ended.get(timeout=remaining)
+                item = take(ended, remaining)
             except queue.Empty:
                 text = f"{len(futures) - count} of {len(futures)} runs have not ended in {timeout:g} s."
                 raise TimeoutError(text) from None
@@ -365,6 +370,10 @@ def as_completed(
     finally:
         if collector is not None:
             collector.stop()
+
+
+def _take(ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
+    return ended.get(timeout=timeout)
 
 
 async def _wait_async(futures: list[PrefectFuture[T]], timeout: float | None) -> set[PrefectFuture[T]]:

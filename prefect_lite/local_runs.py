@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from prefect_lite import engine, upstreams
+from prefect_lite import direct, upstreams
 from prefect_lite.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _run(
         upstreams.wait_all(wait_for)
     if upstreams.has_futures(args, kwargs):
         args, kwargs = upstreams.resolve(args, kwargs)
-    value = engine.call(task, args, kwargs)
+    value = direct.call(task, args, kwargs)
     return asyncio.run(value) if task.isasync else value
 
 

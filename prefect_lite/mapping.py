@@ -32,10 +32,8 @@ def map_task(
         futures = local_runs.submit_many(task, calls, list(wait_for or ()))
     else:
         from prefect_lite.submission import send_many
-        from prefect_lite.upstreams import wait_all
 
-        wait_all((wait_for,))
-        futures = send_many(task, calls)
+        futures = send_many(task, calls, wait_for)
     if return_state:
         futures.wait()
         return [future.state for future in futures]

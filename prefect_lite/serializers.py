@@ -14,16 +14,24 @@ from typing import Any, cast
 import msgpack as _untyped_msgpack  # pyright: ignore[reportMissingTypeStubs]
 
 from prefect_lite.exceptions import SerializationError
+from prefect_lite.placeholders import Upstream
 
 msgpack: Any = _untyped_msgpack
 
 MSGPACK = 1
 PICKLE = 2
+LINKED_MSGPACK = 3
+LINKED_PICKLE = 4
+"""Of calls that hold placeholders. Codecs of their own: a worker need not look into other calls, and one that
+knows nothing of placeholders refuses these."""
 
+_LINKED = {LINKED_MSGPACK: MSGPACK, LINKED_PICKLE: PICKLE}
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_LINKED_SCALARS = _SCALARS | {Upstream}
 _NAMES = frozenset({str})
 _CONTAINERS = frozenset({list, dict, tuple})
 _TUPLE_EXT = 1
+_UPSTREAM_EXT = 2
 _MAX_DEPTH = 32  # tuples nest through Python calls at both ends
 _MANY_TUPLES = 200  # from here on pickle is faster (a tuple costs 2 us in msgpack, 0.05 in pickle)
 _KEEP_BUFFER_BYTES = 1024 * 1024
@@ -60,9 +68,23 @@ def encode_call(
     return (MSGPACK, data) if data is not None else (PICKLE, _pickle(call, allow_pickle))
 
 
+def encode_linked_call(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, allow_pickle: bool = True
+) -> tuple[int, bytes]:
+    """``encode_call`` for arguments that hold placeholders."""
+    call = [list(args), dict(_plain_names(kwargs))]
+    data = _pack_plain((*args, *kwargs.values()), call, allow_pickle, _LINKED_SCALARS)
+    return (LINKED_MSGPACK, data) if data is not None else (LINKED_PICKLE, _pickle(call, allow_pickle))
+
+
+def is_linked(codec: int) -> bool:
+    """Whether a call of this codec holds placeholders."""
+    return codec in _LINKED
+
+
 def canonical_call(codec: int, data: bytes) -> bytes:
     """The same bytes for equal calls, whose dicts and keyword arguments may be in another order."""
-    if codec != MSGPACK:
+    if codec not in (MSGPACK, LINKED_MSGPACK):
         return data
     return _pack(_in_order(decode_call(codec, data)), has_tuples=True)
 
@@ -112,7 +134,7 @@ def decode_call(
     codec: int, data: bytes, *, allow_pickle: bool = True
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """(args, kwargs) of an encoded call. Raises like ``decode``."""
-    call: Any = decode(codec, data, allow_pickle=allow_pickle)
+    call: Any = decode(_LINKED.get(codec, codec), data, allow_pickle=allow_pickle)
     if not (isinstance(call, list) and len(cast("list[Any]", call)) == 2):
         raise SerializationError("A payload is damaged: not a call.")
     args, kwargs = cast("list[Any]", call)
@@ -128,23 +150,25 @@ def _plain_names(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     return {str.__str__(name): value for name, value in kwargs.items()}
 
 
-def _pack_plain(values: tuple[Any, ...], whole: Any, allow_pickle: bool) -> bytes | None:
+def _pack_plain(
+    values: tuple[Any, ...], whole: Any, allow_pickle: bool, scalars: frozenset[Any] = _SCALARS
+) -> bytes | None:
     """``whole`` as msgpack if that is exact for all ``values``, else None."""
     if _SCALARS.issuperset(map(type, values)):
         tuples = 0
     else:
-        tuples = _count_tuples(values, _MAX_DEPTH)
+        tuples = _count_tuples(values, _MAX_DEPTH, scalars)
         if tuples == _NOT_PLAIN or (tuples > _MANY_TUPLES and allow_pickle):
             return None
     try:
-        return _pack(whole, tuples > 0)
+        return _pack(whole, tuples > 0 or scalars is not _SCALARS)
     except (OverflowError, ValueError, UnicodeEncodeError, RecursionError):
         return None  # integers over 64 bits, lone surrogates, too deep or too large for msgpack
 
 
-def _count_tuples(values: Any, depth: int) -> int:
+def _count_tuples(values: Any, depth: int, scalars: frozenset[Any]) -> int:
     """How many tuples ``values`` hold, at any depth; ``_NOT_PLAIN`` if msgpack is not exact for them."""
-    kinds: set[Any] = set(map(type, values)) - _SCALARS
+    kinds: set[Any] = set(map(type, values)) - scalars
     if not kinds:
         return 0
     if depth == 0 or not _CONTAINERS.issuperset(kinds):
@@ -152,13 +176,13 @@ def _count_tuples(values: Any, depth: int) -> int:
     total = 0
     for value in values:
         if isinstance(value, dict):  # exactly so: the kinds were checked above
-            keys = _count_tuples(value, depth - 1)  # a dict iterates its keys
-            inner = _count_tuples(value.values(), depth - 1)
+            keys = _count_tuples(value, depth - 1, scalars)  # a dict iterates its keys
+            inner = _count_tuples(value.values(), depth - 1, scalars)
             if keys == _NOT_PLAIN or inner == _NOT_PLAIN:
                 return _NOT_PLAIN
             total += keys + inner
         elif isinstance(value, (list, tuple)):
-            inner = _count_tuples(value, depth - 1)
+            inner = _count_tuples(value, depth - 1, scalars)
             if inner == _NOT_PLAIN:
                 return _NOT_PLAIN
             total += inner + isinstance(value, tuple)
@@ -180,16 +204,20 @@ def _pack(value: Any, has_tuples: bool) -> bytes:
 
 
 def _pack_with_tuples(value: Any) -> bytes:
-    return cast(bytes, msgpack.packb(value, strict_types=True, default=_tuple_as_ext))
+    return cast(bytes, msgpack.packb(value, strict_types=True, default=_as_ext))
 
 
-def _tuple_as_ext(value: Any) -> Any:
+def _as_ext(value: Any) -> Any:
+    if type(value) is Upstream:
+        return msgpack.ExtType(_UPSTREAM_EXT, value.pack())
     if type(value) is not tuple:
         raise ValueError(f"{type(value)} slipped through the check")
     return msgpack.ExtType(_TUPLE_EXT, _pack_with_tuples(list(cast("tuple[Any, ...]", value))))
 
 
 def _ext_hook(code: int, data: bytes) -> Any:
+    if code == _UPSTREAM_EXT:
+        return Upstream.unpack(data)
     if code != _TUPLE_EXT:
         raise ValueError(f"unknown extension type {code}")
     return tuple(msgpack.unpackb(data, strict_map_key=False, ext_hook=_ext_hook))

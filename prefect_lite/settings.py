@@ -57,6 +57,13 @@ class Settings(BaseSettings):
     backoff_min_seconds: float = Field(default=0.1, gt=0)
     backoff_max_seconds: float = Field(default=15.0, gt=0)
     max_payload_bytes: int = Field(default=32 * MIB, gt=0)
+    queue_wait_seconds: float = Field(
+        default=0.0, ge=0, description="A submit waits so long for room in a queue; 0: QueueFull at once."
+    )
+    max_unconfirmed_runs: int = Field(
+        default=100_000, ge=1, description="Submits of a process without a broker's word; more have to wait."
+    )
+    max_unconfirmed_bytes: int = Field(default=256 * MIB, ge=1, description="Their arguments.")
     watch_refresh_seconds: float = Field(default=5.0, gt=0, description="Futures re-read this often.")
 
     # Leases
@@ -74,13 +81,30 @@ class Settings(BaseSettings):
     )
 
     # Broker
-    redis_url: str = Field(default="", description="redis://, rediss:// or unix:// URL; empty: embedded.")
-    shards: int = Field(default=1, ge=1, le=4096)
+    redis_url: str = Field(
+        default="",
+        description="redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://; empty: embedded.",
+    )
+    redis_wait_replicas: int = Field(
+        default=0, ge=0, description="Replicas that have to confirm each write before it is answered."
+    )
+    redis_wait_replicas_seconds: float = Field(
+        default=1.0, gt=0, description="For them to do so; else the write is made again."
+    )
+    shards: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="None: what the namespace has, 1 or in a cluster 16 when new.",
+    )
     appendfsync: str = Field(default="everysec", pattern="^(no|everysec|always)$")
     idle_seconds: float = Field(default=600.0, gt=0, description="Embedded broker stops after this.")
     poll_seconds: float = Field(default=1.0, gt=0, description="Longest cost of a lost wake-up hint.")
     reap_seconds: float = Field(default=0.5, gt=0)
     retention_seconds: float = Field(default=30.0, gt=0)
+    audit_seconds: float = Field(
+        default=1.0, gt=0, description="Between two slices of the audit, of all brokers together."
+    )
     redis_wait_seconds: float = Field(default=5.0, gt=0, description="Submits are refused after this.")
     result_ttl_seconds: float = Field(default=86_400.0, gt=0)
     min_result_ttl_seconds: float = Field(default=600.0, gt=0)
@@ -94,6 +118,12 @@ class Settings(BaseSettings):
     )
     max_queue_length: int = Field(
         default=2_000_000, ge=1, description="READY runs per task key and priority; DELAYED ones per shard."
+    )
+    unknown_parent_seconds: float = Field(
+        default=60.0, gt=0, description="A run that others wait for, never submitted, is given up after this."
+    )
+    max_queued_total: int = Field(
+        default=5_000_000, ge=1, description="READY, DELAYED and BLOCKED runs of the namespace."
     )
     max_log_lines: int = Field(default=1_000, ge=0, description="Kept per run.")
 

@@ -308,6 +308,11 @@ def TimedOut(*, message: str | None = None, data: Any = None) -> State[Any]:
     return Failed(name="TimedOut", message=message, data=data)
 
 
+def UpstreamFailed(*, message: str | None = None, data: Any = None) -> State[Any]:
+    """Ended without having run, because a run that this one waited for did not complete."""
+    return Failed(name="UpstreamFailed", message=message, data=data)
+
+
 def Crashed(*, name: str = "Crashed", message: str | None = None, data: Any = None) -> State[Any]:
     """Ended because what ran it broke, not the task's own code."""
     return State(StateType.CRASHED, name, message, data=data)

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prefect_lite.client.requests import Submission
 from prefect_lite.client.runtime import Runtime, get_runtime
+from prefect_lite.conditions import SendConditions, parse_conditions, seconds_of
 from prefect_lite.envelope import CALL, fingerprint, pack_options, seal
 from prefect_lite.exceptions import (
     BatchError,
-    ConfigurationError,
     PayloadTooLarge,
     SerializationError,
 )
 from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList
+from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Submit
-from prefect_lite.run_ids import new_run_id, parse_run_id, run_id_for
-from prefect_lite.serializers import MSGPACK, canonical_call, encode, encode_call, pack_call
-from prefect_lite.upstreams import aresolve, await_all, has_futures, resolve, wait_all
+from prefect_lite.run_ids import new_run_id
+from prefect_lite.serializers import (
+    MSGPACK,
+    canonical_call,
+    encode,
+    encode_call,
+    encode_linked_call,
+    pack_call,
+)
+from prefect_lite.upstreams import UNSETTLED, Found, Linked, alink, found_in, has_futures, link
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from prefect_lite.batch import batch
     from prefect_lite.tasks import Task
+    from prefect_lite.waiting import Collector
 
 CHUNK_RUNS: Final = 500
 WINDOW_CHUNKS: Final = 16
 """Chunks of a ``map`` that may be unacknowledged at a time: it can't flood the broker's write queue."""
 
 current_batch: ContextVar[batch | None] = ContextVar("prefect_lite_batch", default=None)
-
-
-class SendConditions(TypedDict, total=False):
-    """When and how a run is to be executed. Nothing given: at once.
-
-    ``countdown``: seconds to wait first. ``eta``: the same as a point in time, an aware datetime.
-    ``expires``: seconds from now, or an aware datetime, after which a run that has not started is cancelled.
-    ``priority``: 0 (default) to 9, higher first. ``idempotency_key``: a second run of the task with the same
-    key is the first one, until a day after its end. ``run_id``: the id to give the run.
-    """
-
-    countdown: float | None
-    eta: datetime | None
-    expires: float | datetime | None
-    priority: int
-    idempotency_key: str | None
-    run_id: UUID | str | None
 
 
 class Prepared:
@@ -94,16 +83,16 @@ def send(
 ) -> PrefectDistributedFuture[Any]:
     """Make a run durable and return its future. Raises what ``Task.delay`` says."""
     args, prepared = _begin(task, args, kwargs)
-    if wait_for or dependencies:
-        wait_all((wait_for, dependencies))
     encoded = _encode(task, prepared, args, kwargs)
-    if encoded is None:
-        args, kwargs = resolve(args, kwargs)
-        encoded = _encode(task, prepared, args, kwargs, resolved=True)
-    message = _message(task, prepared, encoded or (0, b""), conditions)
-    submission, future = _post(prepared.runtime, message)
-    open_batch = current_batch.get()
-    if open_batch is not None and open_batch.add(submission, [future]):
+    if encoded is None or wait_for or dependencies:
+        linked = link(args, kwargs, found_in((wait_for, dependencies)))
+        message = _linked_message(task, prepared, linked, conditions)
+    else:
+        message = _message(task, prepared, encoded, conditions)
+    runtime = prepared.runtime
+    message, future, collector = _watched(runtime, message)
+    submission = runtime.submit((message,), collector, _patience(runtime, conditions))
+    if _left_to_batch(submission, future, message):
         return future
     submission.wait()
     return _accepted(submission, future)
@@ -119,50 +108,79 @@ async def asend(
 ) -> PrefectDistributedFuture[Any]:
     """``send`` for coroutines."""
     args, prepared = _begin(task, args, kwargs)
-    if wait_for or dependencies:
-        await await_all((wait_for, dependencies))
     encoded = _encode(task, prepared, args, kwargs)
-    if encoded is None:
-        args, kwargs = await aresolve(args, kwargs)
-        encoded = _encode(task, prepared, args, kwargs, resolved=True)
-    message = _message(task, prepared, encoded or (0, b""), conditions)
-    submission, future = _post(prepared.runtime, message)
-    open_batch = current_batch.get()
-    if open_batch is not None and open_batch.add(submission, [future]):
+    if encoded is None or wait_for or dependencies:
+        linked = await alink(args, kwargs, found_in((wait_for, dependencies)))
+        message = _linked_message(task, prepared, linked, conditions)
+    else:
+        message = _message(task, prepared, encoded, conditions)
+    runtime = prepared.runtime
+    message, future, collector = _watched(runtime, message)
+    submission = await runtime.submit_async((message,), collector, _patience(runtime, conditions))
+    if _left_to_batch(submission, future, message):
         return future
     await submission.wait_async()
     return _accepted(submission, future)
 
 
-def _post(runtime: Runtime, message: Submit) -> tuple[Submission, PrefectDistributedFuture[Any]]:
+def _left_to_batch(submission: Submission, future: PrefectDistributedFuture[Any], message: Submit) -> bool:
+    """Whether an open batch takes over the wait."""
+    open_batch = current_batch.get()
+    if open_batch is None:
+        return False
+    if message.idempotency_key:
+        UNSETTLED[message.run_id] = submission
+    if open_batch.add(submission, [future]):
+        return True
+    UNSETTLED.pop(message.run_id, None)
+    return False
+
+
+def _watched(
+    runtime: Runtime, message: Submit
+) -> tuple[Submit, PrefectDistributedFuture[Any], Collector | None]:
+    """The future of a run, and whoever takes its end, if its SUBMIT asks for that."""
     future = PrefectDistributedFuture.from_run_id(message.run_id, message.task_key)
     if not runtime.waited:
-        return runtime.submit((message,)), future
+        return message, future, None
     runtime.waited = False
     from prefect_lite.waiting import Collector
 
     collector = Collector(runtime, [future], watch=False)
     future._collector = collector  # pyright: ignore[reportPrivateUsage]
-    return runtime.submit((message._replace(watch=True),), collector), future
+    return message._replace(watch=True), future, collector
+
+
+def _patience(runtime: Runtime, conditions: SendConditions | None) -> float:
+    """Seconds that a run may wait for room."""
+    given = seconds_of("queue_timeout", conditions.get("queue_timeout")) if conditions else None
+    if given is None:
+        open_batch = current_batch.get()
+        given = open_batch.queue_timeout if open_batch is not None else None
+    return runtime.queue_wait_seconds if given is None else given
 
 
 def send_many(
-    task: Task[..., Any], calls: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]]
+    task: Task[..., Any],
+    calls: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]],
+    wait_for: Iterable[PrefectFuture[Any]] | None = None,
 ) -> PrefectFutureList[Any]:
     """Make many runs durable, a few hundred to a frame.
 
     Args:
         task: The task; its bound instance, if any, is among the arguments already.
         calls: (args, kwargs) of each run; they bind.
+        wait_for: What all of them wait for.
 
     Raises:
         BatchError: Some were refused, or could not be sent; the others run, and are its ``futures``.
         Exception: What ``Task.delay`` raises, when it is the same for all, or before any was sent.
     """
     sending = _Sending(_prepare(task))
+    found = found_in((wait_for,)) if wait_for else None
     try:
         for args, kwargs in calls:
-            sending.add(_bulk_message(task, sending.prepared, args, kwargs))
+            sending.add(_bulk_message(task, sending.prepared, args, kwargs, found))
     except Exception as exc:
         sending.stop_at(exc)
         raise
@@ -175,13 +193,16 @@ def send_many(
 
 
 def _bulk_message(
-    task: Task[..., Any], prepared: Prepared, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    task: Task[..., Any],
+    prepared: Prepared,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    wait_for: Found | None,
 ) -> Submit:
     encoded = _encode(task, prepared, args, kwargs)
-    if encoded is None:
-        args, kwargs = resolve(args, kwargs)
-        encoded = _encode(task, prepared, args, kwargs, resolved=True)
-    return _message(task, prepared, encoded or (0, b""), None)
+    if encoded is None or wait_for is not None:
+        return _linked_message(task, prepared, link(args, kwargs, wait_for or Found([])), None)
+    return _message(task, prepared, encoded, None)
 
 
 class _Sending:
@@ -207,7 +228,8 @@ class _Sending:
 
     def flush(self) -> None:
         if self._chunk:
-            self.sent.append(self.prepared.runtime.submit(tuple(self._chunk)))
+            runtime = self.prepared.runtime
+            self.sent.append(runtime.submit(tuple(self._chunk), None, _patience(runtime, None)))
             self._chunk.clear()
             if len(self.sent) > WINDOW_CHUNKS:
                 self.sent[-WINDOW_CHUNKS - 1].wait()
@@ -301,22 +323,27 @@ def _prepare(task: Task[..., Any]) -> Prepared:
 
 
 def _encode(
+    task: Task[..., Any], prepared: Prepared, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[int, bytes] | None:
+    """(codec, payload); None when there are futures among the arguments."""
+    plain = pack_call(args, kwargs)
+    if plain is not None:
+        return MSGPACK, plain
+    if has_futures(args, kwargs):
+        return None
+    return _encode_with(encode_call, task, prepared, args, kwargs)
+
+
+def _encode_with(
+    encode_: Callable[..., tuple[int, bytes]],
     task: Task[..., Any],
     prepared: Prepared,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    *,
-    resolved: bool = False,
-) -> tuple[int, bytes] | None:
-    """(codec, payload); None when there are futures among the arguments, to be resolved first."""
-    plain = pack_call(args, kwargs)
-    if plain is not None:
-        return MSGPACK, plain
-    if not resolved and has_futures(args, kwargs):
-        return None
+) -> tuple[int, bytes]:
     allow_pickle = bool(prepared.keyring)
     try:
-        return encode_call(args, kwargs, allow_pickle=allow_pickle)
+        return encode_(args, kwargs, allow_pickle=allow_pickle)
     except SerializationError as exc:
         raise _named(task, args, kwargs, allow_pickle) or exc from exc
 
@@ -327,10 +354,21 @@ def _named(
     """The same error with the name of the parameter that causes it."""
     for name, value in task.binder.parameters(args, kwargs).items():
         try:
-            encode(value, allow_pickle=allow_pickle)
+            if allow_pickle or not ids_in((value,), {}):  # placeholders alone need no pickle
+                encode(value, allow_pickle=allow_pickle)
         except SerializationError as exc:
             return SerializationError(f"Argument {name!r} of {task.name}() can't be sent. {exc}")
     return None
+
+
+def _linked_message(
+    task: Task[..., Any], prepared: Prepared, linked: Linked, conditions: SendConditions | None
+) -> Submit:
+    """SUBMIT of a run that waits for others."""
+    encode_ = encode_linked_call if linked.has_placeholders else encode_call
+    encoded = _encode_with(encode_, task, prepared, linked.args, linked.kwargs)
+    message = _message(task, prepared, encoded, conditions)
+    return message._replace(parents=linked.parents, tolerated=linked.tolerated)
 
 
 def _message(
@@ -341,7 +379,7 @@ def _message(
 ) -> Submit:
     codec, payload = encoded
     if conditions:
-        run_id, timing = _conditions(prepared.key, conditions)
+        run_id, timing = parse_conditions(prepared.key, conditions)
         print_ = fingerprint(prepared.key, codec, canonical_call(codec, payload))
     else:
         run_id, timing, print_ = new_run_id(), (0.0, 0.0, 0, ""), b""
@@ -367,65 +405,6 @@ def _message(
         [],
         prepared.tags,
     )
-
-
-def _conditions(task_key: str, given: SendConditions) -> tuple[str, tuple[float, float, int, str]]:
-    """(run id, (countdown seconds, expiry seconds, priority, idempotency key))"""
-    unknown = set(given) - set(SendConditions.__annotations__)
-    if unknown:
-        raise TypeError(f"apply_async() got an unexpected keyword argument {unknown.pop()!r}")
-    countdown = _seconds("countdown", given.get("countdown"))
-    eta: Any = given.get("eta")
-    if eta is not None:
-        if countdown is not None:
-            raise ConfigurationError("Give countdown or eta, not both.")
-        countdown = max(0.0, _until("eta", eta))
-    expires: Any = given.get("expires")
-    if expires is not None:
-        expires = (
-            _until("expires", expires) if isinstance(expires, datetime) else _seconds("expires", expires)
-        )
-        if expires <= 0:
-            raise ConfigurationError(f"expires must be in the future, got {given.get('expires')!r}.")
-    priority: Any = given.get("priority", 0)
-    if type(priority) is not int or not 0 <= priority <= 9:
-        raise ConfigurationError(f"priority must be a whole number from 0 to 9, got {priority!r}.")
-    key: Any = given.get("idempotency_key")
-    if key is not None:
-        _check_idempotency_key(key)
-    asked = given.get("run_id")
-    if asked is not None and key is not None:
-        raise ConfigurationError("Give run_id or idempotency_key, not both: the key chooses the id.")
-    if asked is not None:
-        run_id = parse_run_id(asked)
-    else:
-        run_id = run_id_for(task_key, key) if key is not None else new_run_id()
-    return run_id, (countdown or 0.0, cast("float", expires or 0.0), priority, key or "")
-
-
-def _check_idempotency_key(key: Any) -> None:
-    if not isinstance(key, str) or not 1 <= len(key) <= 512:
-        raise ConfigurationError(f"An idempotency_key is a string of 1 to 512 characters, got {key!r}.")
-    try:
-        key.encode()
-    except UnicodeEncodeError as exc:
-        raise ConfigurationError(f"The idempotency_key {key!r} is no valid text: {exc.reason}.") from None
-
-
-def _seconds(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 3e9:
-        raise ConfigurationError(f"{name} must be a number of seconds, not negative, got {value!r}.")
-    return float(value)
-
-
-def _until(name: str, moment: Any) -> float:
-    if not isinstance(moment, datetime) or moment.tzinfo is None or moment.utcoffset() is None:
-        raise ConfigurationError(
-            f"{name} must be an aware datetime, like datetime.now(UTC) + timedelta(hours=1), not {moment!r}."
-        )
-    return (moment - datetime.now(UTC)).total_seconds()
 
 
 def _accepted(submission: Submission, future: PrefectDistributedFuture[Any]) -> PrefectDistributedFuture[Any]:

@@ -10,9 +10,9 @@ from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 if TYPE_CHECKING:
+    from prefect_lite.conditions import SendConditions
     from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList
     from prefect_lite.states import State
-    from prefect_lite.submission import SendConditions
     from prefect_lite.tasks import Task
 
 P = ParamSpec("P")
@@ -58,7 +58,14 @@ class TaskCalls(Generic[P, R_co]):
     def delay(self, *args: Any, **kwargs: Any) -> Any:
         """Run on a worker. Returns once the run is durable.
 
+        Futures among the arguments, also inside lists, tuples, sets and dicts, are replaced by their results
+        before the run starts. For runs on workers it is the broker that waits; only futures of ``submit``
+        are waited for here. A run that fails takes those that wait for it with it (``UpstreamFailed``),
+        unless its future is wrapped in ``allow_failure``, which gives the task its exception.
+
         Raises:
+            UpstreamFailedRun: A run of this process among the arguments has failed; nothing was sent.
+            SubmitError: It waits for more than 10,000 others; nothing was sent.
             ParameterBindError: The arguments don't fit; nothing was sent.
             SerializationError: An argument can't be encoded; nothing was sent.
             PayloadTooLarge, QueueFull, OptionNotPortable: The run was not accepted.
@@ -113,7 +120,8 @@ class TaskCalls(Generic[P, R_co]):
         Args:
             args: Positional arguments of the function.
             kwargs: Keyword arguments of the function.
-            wait_for: Futures that have to end first; this call waits for them, then sends.
+            wait_for: Futures whose runs have to complete first (with ``allow_failure``: to end). The run
+                waits for them, not this call.
             dependencies: For programs written for Prefect: name to futures; waited for as ``wait_for``.
             **conditions: ``countdown``, ``eta``, ``expires``, ``priority``, ``idempotency_key``,
                 ``run_id``: see ``SendConditions``.
@@ -204,12 +212,15 @@ class TaskCalls(Generic[P, R_co]):
     ) -> Any:
         """One run for each item of the iterable arguments; others, and ``unmapped(...)``, go to every run.
 
+        Futures among the items are replaced as ``delay`` does. A future that is itself an argument is waited
+        for here, for its items; wrap it in ``unmapped`` to give its result to every run.
+
         Args:
             *args: Iterables of one length, or constants. Strings and bytes are constants.
             return_state: Wait, and return final states instead of futures.
             deferred: Send the runs to workers, in few frames; returns once all are durable. Otherwise they
                 run in threads of this process.
-            wait_for: Futures that have to end first.
+            wait_for: Futures whose runs have to complete before each of these starts.
             **kwargs: The same by name.
 
         Raises:

@@ -1,28 +1,223 @@
-"""Runs that a run depends on, waited for by the caller before it sends or starts the next one."""
+"""Runs that a run depends on: futures and states among its arguments, and what it is to wait for.
+
+For a run on a worker the broker waits for other such runs (``link``). What runs in this process, or is called
+here, is waited for here (``resolve``, ``wait_all``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from prefect_lite.exceptions import ParameterTypeError, UpstreamFailedRun
-from prefect_lite.futures import PrefectFuture, PrefectFutureList, wait
+from prefect_lite.exceptions import ParameterTypeError, SubmitError, UpstreamFailedRun
+from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList, wait
+from prefect_lite.placeholders import MAX_DEPTH, Upstream, maker
+from prefect_lite.protocol.checks import MAX_PARENTS
 from prefect_lite.states import State
 from prefect_lite.utilities.annotations import BaseAnnotation, allow_failure, quote
 
-_MAX_DEPTH = 32
+if TYPE_CHECKING:
+    from prefect_lite.client.requests import Submission
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Source = PrefectFuture[Any] | State[Any]
+Take = Callable[[Source, bool], Any]
+"""What to do with a future or state, which may have failed or not."""
+
+UNSETTLED: Final[dict[str, Submission]] = {}
+"""On their way in a batch, by run id: their idempotency key may turn out to belong to another run."""
+_SOURCES: Final = (PrefectFuture, State)
+_MARKED: Final = (PrefectFuture, State, BaseAnnotation)
+
+
+class Found(NamedTuple):
+    """Futures and states, each with whether it may have failed."""
+
+    sources: list[tuple[Source, bool]]
+
+    @property
+    def local(self) -> list[PrefectFuture[Any]]:
+        """The futures that only this process knows."""
+        return [one for one, _ in self.sources if isinstance(one, PrefectFuture) and not _is_remote(one)]
+
+    @property
+    def unsettled(self) -> list[PrefectDistributedFuture[Any]]:
+        """The futures that may yet turn out to mean another run."""
+        if not UNSETTLED:
+            return []
+        remote = [one for one, _ in self.sources if isinstance(one, PrefectDistributedFuture)]
+        return [one for one in remote if _id(one) in UNSETTLED]
+
+
+class Linked(NamedTuple):
+    """A call that can be sent, and the runs that the broker has to wait for.
+
+    Attributes:
+        args: With placeholders for the results of runs on workers.
+        kwargs: The same by name.
+        has_placeholders: There are some.
+        parents: Ids of runs that must complete.
+        tolerated: Ids of further runs, which may end in any way.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    has_placeholders: bool
+    parents: list[str]
+    tolerated: list[str]
+
+
+# -- for runs on workers ------------------------------------------------------------------------------
 
 
 def has_futures(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call has futures or marks to be replaced by values before it can be sent."""
-    return _has_futures((*args, *kwargs.values()), _MAX_DEPTH)
+    """Whether a call has futures, states or marks to be replaced before it can be sent."""
+    return _has_futures((*args, *kwargs.values()), MAX_DEPTH)
+
+
+def link(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Linked:
+    """The call with futures replaced; waits for those of this process, and for no others.
+
+    Args:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        wait_for: What ``found_in`` has found.
+
+    Raises:
+        UpstreamFailedRun: A run of this process, or a state, is no success and not in ``allow_failure``.
+        ParameterTypeError: A collection of an unknown kind holds futures.
+        SubmitError: These are more runs than one can wait for.
+    """
+    found = Found([*found_in((*args, *kwargs.values())).sources, *wait_for.sources])
+    wait(found.local)
+    for future in found.unsettled:
+        submission = UNSETTLED.get(_id(future))
+        if submission is not None:
+            submission.wait()
+            _settle(future, submission)
+    return _linked(args, kwargs, wait_for)
+
+
+async def alink(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Linked:
+    """``link`` for coroutines."""
+    found = Found([*found_in((*args, *kwargs.values())).sources, *wait_for.sources])
+    await PrefectFutureList(found.local).wait_async()
+    for future in found.unsettled:
+        submission = UNSETTLED.get(_id(future))
+        if submission is not None:
+            await submission.wait_async()
+            _settle(future, submission)
+    return _linked(args, kwargs, wait_for)
+
+
+def _linked(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Linked:
+    strict: dict[str, None] = {}
+    tolerated: dict[str, None] = {}
+
+    def note(source: Source, allowed: bool) -> Any:
+        if not isinstance(source, PrefectDistributedFuture):
+            return _value(source, allowed)
+        run_id = _id(source)
+        _check_not_refused(source)
+        (tolerated if allowed else strict)[run_id] = None
+        return Upstream(run_id, allowed)
+
+    args, kwargs = _replaced(args, kwargs, note)
+    has_placeholders = bool(strict or tolerated)
+    for source, allowed in wait_for.sources:
+        if _is_remote(source):
+            note(source, allowed)
+    _check((source, allowed) for source, allowed in wait_for.sources if not _is_remote(source))
+    only_tolerated = [run_id for run_id in tolerated if run_id not in strict]
+    count = len(strict) + len(only_tolerated)
+    if count > MAX_PARENTS:
+        raise SubmitError(
+            f"The call waits for {count:,} other runs; at most {MAX_PARENTS:,} are possible. Gather them in "
+            f"groups, each with a run of its own, and wait for those.",
+            code="too_many_parents",
+        )
+    return Linked(args, kwargs, has_placeholders, list(strict), only_tolerated)
+
+
+def _check_not_refused(future: PrefectDistributedFuture[Any]) -> None:
+    """In a batch: the run was refused meanwhile, so nothing can wait for it."""
+    submission = future._submission  # pyright: ignore[reportPrivateUsage]
+    error = submission.errors.get(_id(future)) if submission is not None else None
+    if error is not None:
+        raise UpstreamFailedRun(
+            f"Run {future.task_run_id}, which this one is to wait for, was not accepted: {error}"
+        ) from error
+
+
+def _settle(future: PrefectDistributedFuture[Any], submission: Submission) -> None:
+    run_id = _id(future)
+    UNSETTLED.pop(run_id, None)
+    future.stand_for(submission.aliases.get(run_id, run_id))
+
+
+def _id(future: PrefectDistributedFuture[Any]) -> str:
+    return future._id  # pyright: ignore[reportPrivateUsage]
+
+
+def _is_remote(source: Source) -> bool:
+    return isinstance(source, PrefectDistributedFuture)
+
+
+# -- in this process ----------------------------------------------------------------------------------
+
+
+def resolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+    """The call with futures replaced by their results; blocks until they have ended.
+
+    Raises:
+        UpstreamFailedRun: One failed and is not wrapped in ``allow_failure``.
+        ParameterTypeError: A collection of an unknown kind holds some.
+    """
+    wait(_futures(found_in((*args, *kwargs.values()))))
+    return _replaced(args, kwargs, _value)
+
+
+async def aresolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+    """``resolve`` for coroutines."""
+    await PrefectFutureList(_futures(found_in((*args, *kwargs.values())))).wait_async()
+    return _replaced(args, kwargs, _value)
+
+
+def wait_all(values: Iterable[Any]) -> None:
+    """Block until all futures among ``values``, nested ones too, have ended.
+
+    Raises:
+        UpstreamFailedRun: One of them did not complete, and is not wrapped in ``allow_failure``.
+    """
+    found = found_in(values)
+    wait(_futures(found))
+    _check(found.sources)
+
+
+# -- inside -------------------------------------------------------------------------------------------
+
+
+def found_in(values: Iterable[Any]) -> Found:
+    """The futures and states among ``values``, nested ones too; looks at iterators and views as well."""
+    sources: list[tuple[Source, bool]] = []
+
+    def note(source: Source, allowed: bool) -> None:
+        sources.append((source, allowed))
+
+    for value in values:
+        if isinstance(value, (Iterator, MappingView)):
+            value = list(cast("Iterable[Any]", value))  # noqa: PLW2901
+        _visit(value, note, False, MAX_DEPTH)
+    return Found(sources)
+
+
+def _futures(found: Found) -> list[PrefectFuture[Any]]:
+    return [source for source, _ in found.sources if isinstance(source, PrefectFuture)]
 
 
 def _has_futures(values: Iterable[Any], depth: int) -> bool:
     for value in values:
-        if isinstance(value, (PrefectFuture, BaseAnnotation)):
+        if isinstance(value, _MARKED):
             return True
         if depth and isinstance(value, (list, tuple, set, frozenset)):
             if _has_futures(cast("Iterable[Any]", value), depth - 1):
@@ -36,78 +231,17 @@ def _has_futures(values: Iterable[Any], depth: int) -> bool:
     return False
 
 
-def resolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
-    """The call with futures replaced by their results; blocks until they have ended.
-
-    Raises:
-        UpstreamFailedRun: One failed and is not wrapped in ``allow_failure``.
-        ParameterTypeError: A collection of an unknown kind holds some.
-    """
-    found = _futures_of((*args, *kwargs.values()))
-    wait(found)
-    return _replaced(args, kwargs)
-
-
-async def aresolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
-    """``resolve`` for coroutines."""
-    await PrefectFutureList(_futures_of((*args, *kwargs.values()))).wait_async()
-    return _replaced(args, kwargs)
-
-
-def wait_all(values: Iterable[Any]) -> None:
-    """Block until all futures among ``values``, nested ones too, have ended.
-
-    Raises:
-        UpstreamFailedRun: One of them did not complete, and is not wrapped in ``allow_failure``.
-    """
-    found = _found(values)
-    wait([future for future, _ in found])
-    _check(found)
-
-
-async def await_all(values: Iterable[Any]) -> None:
-    """``wait_all`` for coroutines."""
-    found = _found(values)
-    await PrefectFutureList([future for future, _ in found]).wait_async()
-    _check(found)
-
-
-def _check(found: Iterable[tuple[PrefectFuture[Any], bool]]) -> None:
-    for future, allowed in found:
-        state = future.state
-        if not allowed and not state.is_completed():
-            raise _failed(future, state)
-
-
-def _found(values: Iterable[Any]) -> list[tuple[PrefectFuture[Any], bool]]:
-    """Each future with whether it may fail."""
-    found: list[tuple[PrefectFuture[Any], bool]] = []
-
-    def note(future: PrefectFuture[Any], allowed: bool) -> None:
-        found.append((future, allowed))
-
-    for value in values:
-        if isinstance(value, (Iterator, MappingView)):
-            value = list(cast("Iterable[Any]", value))  # noqa: PLW2901
-        _visit(value, note, False, _MAX_DEPTH)
-    return found
-
-
-def _futures_of(values: Iterable[Any]) -> list[PrefectFuture[Any]]:
-    return [future for future, _ in _found(values)]
-
-
-def _replaced(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+def _replaced(args: tuple[Any, ...], kwargs: Mapping[str, Any], take: Take) -> Arguments:
     return (
-        tuple(_visit(value, _value, False, _MAX_DEPTH) for value in args),
-        {name: _visit(value, _value, False, _MAX_DEPTH) for name, value in kwargs.items()},
+        tuple(_visit(value, take, False, MAX_DEPTH) for value in args),
+        {name: _visit(value, take, False, MAX_DEPTH) for name, value in kwargs.items()},
     )
 
 
-def _visit(value: Any, take: Callable[[PrefectFuture[Any], bool], Any], allowed: bool, depth: int) -> Any:
+def _visit(value: Any, take: Take, allowed: bool, depth: int) -> Any:
     """``value`` with ``take(future, allow failure)`` in the place of each future, marks taken off."""
-    if isinstance(value, PrefectFuture):
-        return take(cast("PrefectFuture[Any]", value), allowed)
+    if isinstance(value, _SOURCES):
+        return take(cast("Source", value), allowed)
     if isinstance(value, quote):
         return cast("quote[Any]", value).unwrap()
     if isinstance(value, BaseAnnotation):
@@ -115,39 +249,42 @@ def _visit(value: Any, take: Callable[[PrefectFuture[Any], bool], Any], allowed:
         return _visit(marked.unwrap(), take, allowed or isinstance(value, allow_failure), depth)
     if depth == 0:
         return value
-    make = _maker(value)
+    kind = cast("Any", type(value))
+    make: Callable[[Any], Any] | None = maker(value)
+    if kind is PrefectFutureList:
+        make = list[Any]
     if make is not None:
-        return make(_visit(item, take, allowed, depth - 1) for item in value)
-    if type(value) is dict:
+        return make(_visit(item, take, allowed, depth - 1) for item in cast("Iterable[Any]", value))
+    if kind is dict:
         mapping = cast("dict[Any, Any]", value)
         return {key: _visit(item, take, allowed, depth - 1) for key, item in mapping.items()}
     if _has_futures([value], depth):
         raise ParameterTypeError(
-            f"A {type(value).__name__} among the arguments holds futures, which can be replaced by their "
+            f"A {kind.__name__} among the arguments holds futures, which can be replaced by their "
             f"results in a list, tuple, set or dict only. Pass one of these."
         )
     return value
 
 
-def _maker(value: Any) -> Callable[[Iterable[Any]], Any] | None:
-    """What makes another of the same kind from items, None when we don't know."""
-    kind = cast("Any", type(value))
-    if kind in (list, tuple, set, frozenset):
-        return kind
-    if kind is PrefectFutureList:
-        return list
-    if isinstance(value, tuple) and hasattr(kind, "_make"):
-        return kind._make
-    return None
+def _check(sources: Iterable[tuple[Source, bool]]) -> None:
+    for source, allowed in sources:
+        state = source if isinstance(source, State) else source.state
+        if not allowed and not state.is_completed():
+            raise _failed(source, state)
 
 
-def _value(future: PrefectFuture[Any], allowed: bool) -> Any:
-    result = future.result(raise_on_failure=False)
-    state = future.state
-    if state.is_completed() or allowed:
-        return result
-    raise _failed(future, state)
+def _value(source: Source, allowed: bool) -> Any:
+    if isinstance(source, State):
+        state, result = source, None
+    else:
+        result = source.result(raise_on_failure=False)
+        state = source.state
+    if not (state.is_completed() or allowed):
+        raise _failed(source, state)
+    return state.result(raise_on_failure=False) if state is source else result
 
 
-def _failed(future: PrefectFuture[Any], state: State[Any]) -> UpstreamFailedRun:
-    return UpstreamFailedRun(f"Run {future.task_run_id}, which this one waited for, ended as {state}.")
+def _failed(source: Source, state: State[Any]) -> UpstreamFailedRun:
+    run_id = state.state_details.task_run_id if isinstance(source, State) else source.task_run_id
+    run = f"Run {run_id}" if run_id is not None else "A run"
+    return UpstreamFailedRun(f"{run}, which this one waited for, ended as {state}.")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import math
 import os
+import queue
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
 from typing import Any, Final
-from uuid import UUID
 
-from prefect_lite.client.latch import Latch
+from prefect_lite.client.latch import SLICE_SECONDS, Latch
 from prefect_lite.client.requests import Answered
 from prefect_lite.client.runtime import Runtime, get_runtime
-from prefect_lite.envelope import open_outcome
 from prefect_lite.exceptions import BrokerError, EnvelopeRejected, RunExpired, SerializationError
 from prefect_lite.futures import UNDECODED, PrefectDistributedFuture
+from prefect_lite.outcomes import open_record, state_from_record
 from prefect_lite.protocol.messages import RunState
-from prefect_lite.states import NO_RESULT, State, StateDetails, StateType
+from prefect_lite.states import NO_RESULT, Pending, State, StateType
 
 logger = logging.getLogger("prefect_lite.client")
 
@@ -213,6 +214,30 @@ def _decode_in_turn(collector: Collector, futures: Sequence[Future], timeout: fl
                 continue  # raised again when this result is asked for
 
 
+def next_ended(ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
+    """The next item that ``collect`` has put there.
+
+    Raises:
+        queue.Empty: None came in ``timeout`` seconds.
+    """
+    lend = _slot_lender()
+    if lend is None:
+        return ended.get(timeout=timeout)
+    try:
+        return ended.get_nowait()
+    except queue.Empty:
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+    lend(1)
+    try:
+        # In slices: the timeout or cancellation of the run can't reach the thread inside ``get``.
+        while (left := deadline - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                return ended.get(timeout=min(left, SLICE_SECONDS))
+        raise queue.Empty
+    finally:
+        lend(-1)
+
+
 def _slot_lender() -> Callable[[int], None] | None:
     """Inside a run on a worker: how to lend its slot while it waits, so that nesting can't deadlock."""
     context = sys.modules.get("prefect_lite.context")
@@ -250,30 +275,19 @@ def _data(future: Future, record: RunState) -> Any:
     if data is UNDECODED:
         data = NO_RESULT if record.type == StateType.COMPLETED else None
         if record.result is not None:
+            asked = future._key  # pyright: ignore[reportPrivateUsage]
             runtime = get_runtime()
-            key, result = record.task_key, record.result
-            kind, data = open_outcome(runtime.keyring, runtime.namespace, key, record.run_id, result)
-            _check_fits(future, record, kind)
+            data = open_record(runtime.keyring, runtime.namespace, record)
+            if asked and record.task_key != asked:
+                raise EnvelopeRejected(
+                    f"Run {future.task_run_id} was sent to {asked!r}, but the broker has a result of "
+                    f"{record.task_key!r} for it."
+                )
         future._data = data  # pyright: ignore[reportPrivateUsage]
         if record.result is not None and len(record.result) > LARGE_BYTES:
             # Held once is enough. Last, because other threads decode what they find without data.
             future._final = record._replace(result=b"")  # pyright: ignore[reportPrivateUsage]
     return data
-
-
-def _check_fits(future: Future, record: RunState, kind: str) -> None:
-    """The signature holds what the worker said; the rest of the record is only the broker's word."""
-    asked = future._key  # pyright: ignore[reportPrivateUsage]
-    if asked and record.task_key != asked:
-        raise EnvelopeRejected(
-            f"Run {future.task_run_id} was sent to {asked!r}, but the broker has a result of "
-            f"{record.task_key!r} for it."
-        )
-    if (kind == "value") != (record.type == StateType.COMPLETED):
-        raise EnvelopeRejected(
-            f"The broker says that run {future.task_run_id} ended as {record.name}, "
-            f"but what the worker signed is {'a value' if kind == 'value' else 'an exception'}."
-        )
 
 
 def current_state(future: Future) -> State[Any]:
@@ -283,6 +297,9 @@ def current_state(future: Future) -> State[Any]:
         answered.wait()
         record = RunState(**answer_of(answered))
         if not record.type:
+            submission = future._submission  # pyright: ignore[reportPrivateUsage]
+            if submission is not None and not submission.done:
+                return Pending(message="No broker has accepted it yet.")
             raise expired(future)
         state = state_from_record(record, None)
         if not state.is_final():
@@ -295,32 +312,13 @@ def current_state(future: Future) -> State[Any]:
         return state_from_record(record, NO_RESULT) if record is not None else State(StateType.PENDING)
 
 
-def state_from_record(record: RunState, data: Any) -> State[Any]:
-    """A state of a run as users see it, from its record in the store."""
-    milliseconds = record.ended_ms or record.started_ms or record.submitted_ms
-    details = StateDetails(
-        task_run_id=UUID(record.run_id),
-        task_key=record.task_key,
-        scheduled_time=_time(record.due_ms) if record.due_ms else None,
-        attempt=record.attempt,
-        lost=record.lost,
-    )
-    return State(
-        StateType(record.type),
-        record.name,
-        record.message or None,
-        timestamp=_time(milliseconds) if milliseconds else datetime.now(UTC),
-        state_details=details,
-        data=data,
-    )
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def expired(future: Future) -> RunExpired:
-    """The error for a run that the broker has no record of."""
+def expired(future: Future) -> Exception:
+    """The error for a run that the broker has no record of: why it was refused, if it was."""
+    submission = future._submission  # pyright: ignore[reportPrivateUsage]
+    if submission is not None:
+        refused = submission.errors.get(future._id)  # pyright: ignore[reportPrivateUsage]
+        if refused is not None:
+            return refused
     return RunExpired(
         f"The broker has no record of run {future.task_run_id}: it ended longer ago than results are kept "
         f"(result_ttl_seconds), or it was submitted to another broker or namespace."

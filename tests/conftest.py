@@ -12,6 +12,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.tools.cluster import Cluster
 from tests.tools.server import ValkeyServer
 from tests.tools.waiting import wait_until
 
@@ -42,21 +43,37 @@ def valkey() -> Iterator[ValkeyServer]:
     """One server for the session; each test takes a namespace of its own."""
     server = ValkeyServer()
     server.start()
+    _standing.add(server.pid)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Three masters for the session; each test takes a namespace of its own."""
+    started = Cluster()
+    try:
+        started.start()
+        _standing.update(node.pid for node in started.nodes)
+        yield started
+    finally:
+        started.close()
+
+
+_standing: set[int] = set()  # servers of the session, which a test may be the first to ask for
 
 
 def _children() -> set[int]:
     tasks = Path("/proc/self/task")
     if not tasks.is_dir():
-        return {child.pid for child in psutil.Process().children()}
+        return {child.pid for child in psutil.Process().children()} - _standing
     found: set[int] = set()
     for task in tasks.iterdir():
         try:
             found.update(int(pid) for pid in (task / "children").read_text().split())
         except FileNotFoundError:  # a thread that ended meanwhile
             continue
-    return found
+    return found - _standing
 
 
 def _threads() -> set[str]:

@@ -12,8 +12,9 @@ from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.protocol.messages import Goodbye
 from prefect_lite.settings import Settings
 from prefect_lite_broker.auth import Auth, check_exposure
+from prefect_lite_broker.dependencies import DependencyService
 from prefect_lite_broker.hub import Hub
-from prefect_lite_broker.maintenance import Periodic, Promoter, Reaper, Retention, Service
+from prefect_lite_broker.maintenance import Audit, Periodic, Promoter, Reaper, Recheck, Retention, Service
 from prefect_lite_broker.server import Listen, Listeners
 from prefect_lite_broker.store import Store
 
@@ -111,6 +112,10 @@ class Broker:
             Reaper(hub.store, hub.dispatch, hub.watches, settings.reap_seconds),
             promoter,
             Retention(hub.store, settings.retention_seconds),
+            Audit(hub.store, settings.audit_seconds),
+            Recheck(hub.store, hub.watches, settings.poll_seconds / 2),
+            hub.room,
+            DependencyService(hub.store, hub.dependencies, settings.poll_seconds),
             Periodic("poll", settings.poll_seconds, hub.poll),
         ]
         self._services = [hub.loop.create_task(service.run(), name=service.name) for service in services]

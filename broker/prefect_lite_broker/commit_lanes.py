@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from prefect_lite.protocol.messages import Finish, Release, Retry
 
 from .lanes import Lane, Terms, pack
-from .records import CODE_OF_TYPE, finished_state, read_state, split_descriptor, usual_name
+from .records import CODE_OF_TYPE, finished_state, read_state, split_descriptor, unblocks, usual_name
 from .store import CancelReply, CommitReply
 
 _REPLY_WORDS = {b"o": "ok", b"a": "already", b"c": "already", b"s": "stale"}
@@ -73,6 +73,9 @@ class FinishLane(_CommitLane[Finish]):
         self.left = iter(ops)
         for msg, done in self.left:
             word = reply[i]
+            if word == b"O" or word == b"A":
+                self.unblocked(msg.run_id)
+                word = word.lower()
             if word == b"o" or word == b"a":
                 state = finished_state(msg, reply[i + 1], reply[i + 2], reply[i + 3], now)
                 done(CommitReply(msg.run_id, msg.token, _REPLY_WORDS[word], state, state.task_key))
@@ -81,13 +84,17 @@ class FinishLane(_CommitLane[Finish]):
             i += 4
 
 
-def _settle_returned(ops: Iterator[tuple[Retry | Release, Committed]], reply: Any) -> None:
+def _settle_returned(
+    ops: Iterator[tuple[Retry | Release, Committed]], reply: Any, unblocked: Callable[[str], None]
+) -> None:
     """Answers of RETRY and RELEASE: status, descriptor and, when the run was cancelled, its state."""
     i = 0
     for msg, done in ops:
         _, task_key = split_descriptor(reply[i + 1])
         state = read_state(msg.run_id, reply[i + 2]) if reply[i + 2] else None
         delay = msg.after_seconds if isinstance(msg, Retry) else 0.0
+        if state and unblocks(reply[i + 2]):
+            unblocked(msg.run_id)
         done(CommitReply(msg.run_id, msg.token, _REPLY_WORDS[reply[i]], state, task_key, delay))
         i += 3
 
@@ -103,7 +110,7 @@ class RetryLane(_CommitLane[Retry]):
 
     def settle(self, ops: Sequence[tuple[Retry, Committed]], reply: Any, *, repeated: bool) -> None:
         self.left = iter(ops)
-        _settle_returned(self.left, reply)
+        _settle_returned(self.left, reply, self.unblocked)
 
 
 class ReleaseLane(_CommitLane[Release]):
@@ -117,7 +124,7 @@ class ReleaseLane(_CommitLane[Release]):
 
     def settle(self, ops: Sequence[tuple[Release, Committed]], reply: Any, *, repeated: bool) -> None:
         self.left = iter(ops)
-        _settle_returned(self.left, reply)
+        _settle_returned(self.left, reply, self.unblocked)
 
 
 CancelOp = tuple[str, Callable[[CancelReply], None], float]
@@ -134,6 +141,8 @@ class CancelLane(Lane[CancelOp]):
         self.left = iter(ops)
         for (run_id, done, _), (word, session, token, fields) in zip(self.left, reply, strict=True):
             state = read_state(run_id, fields) if fields else None
+            if unblocks(fields):
+                self.unblocked(run_id)
             done(CancelReply(run_id, _CANCEL_STATUS[word], session.decode(), token.decode(), state))
 
     def give_up(self, ops: Sequence[CancelOp], text: str) -> None:

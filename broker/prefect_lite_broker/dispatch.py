@@ -316,8 +316,9 @@ class Dispatch:
             # There is more than this seat can take: pass the wake on.
             for key in {run.task_key for run in reply.runs}:
                 self.wake(key, shard)
-        if seat.free > 0 and seat.hot(shard):
-            # At once, not at the end of the turn: the next pipeline is collected before that.
+        if seat.free > 0:
+            # Of any shard, not this one alone: its claim may have taken the credit for all of them. At
+            # once, not at the end of the turn: the next pipeline is collected before that.
             self._fill(seat)
 
     def _ask_again(self, seat: Seat, shard: int) -> None:

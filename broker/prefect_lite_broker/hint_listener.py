@@ -14,8 +14,9 @@ from typing import Any
 
 import msgpack
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
+from .connect import pack_command, send
 from .store import Hints
 
 logger = logging.getLogger(__name__)
@@ -25,27 +26,30 @@ SILENT_CHECKS = 10
 
 
 class HintListener:
-    """One subscribed connection for all shards of one server.
+    """One subscribed connection for channels of one server.
 
     Args:
         dial: Makes a connected connection.
-        channels: The ``ev`` channels of all shards.
+        doubt: Told of errors: perhaps another server is the right one now.
+        channels: The ``ev`` channels; in a cluster one only, as they may part.
         broker_id: Own hints are skipped by it.
         hints: Who is told.
-        count_listeners: Asks Redis how many brokers are subscribed.
+        count_listeners: Asks Redis how many brokers are subscribed; None if another listener does.
         on_peers: Told whether other brokers listen.
     """
 
     def __init__(
         self,
         dial: Callable[[], Awaitable[AbstractConnection]],
+        doubt: Callable[[BaseException], None],
         channels: list[bytes],
         broker_id: str,
         hints: Hints,
-        count_listeners: Callable[[], Awaitable[int]],
+        count_listeners: Callable[[], Awaitable[int]] | None,
         on_peers: Callable[[bool], None],
     ) -> None:
         self._dial = dial
+        self._doubt = doubt
         self._channels = channels
         self._broker_id = broker_id
         self._hints = hints
@@ -71,6 +75,8 @@ class HintListener:
                 if not lost:
                     logger.info("hints are interrupted: %s", exc, extra={"action": "hints"})
                 lost = True
+                self.subscribed.clear()
+                self._doubt(exc)
             finally:
                 if connection is not None:
                     await connection.disconnect(nowait=True)
@@ -78,7 +84,7 @@ class HintListener:
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
         async with asyncio.timeout(CHECK_SECONDS * SILENT_CHECKS):
-            await connection.send_command("SUBSCRIBE", *self._channels)
+            await send(connection, pack_command(("SSUBSCRIBE", *self._channels)))
             for _ in self._channels:
                 await connection.read_response()
 
@@ -96,13 +102,17 @@ class HintListener:
                 silent += 1
                 if silent > SILENT_CHECKS:
                     raise TimeoutError("no answer on the hint connection")
-                await connection.send_command("PING", check_health=False)
+                await send(connection, pack_command(("PING",)))
                 continue
             silent = 0
-            if message[0] == b"message":
+            if message[0] == b"smessage":
                 self._tell(message[2])
+            elif message[0] == b"sunsubscribe":  # by the server
+                raise ConnectionError("the slot of the channel has moved to another node")
 
     async def _check_peers(self) -> None:
+        if self._count_listeners is None:
+            return
         heard = self._heard
         listeners = await self._count_listeners()
         if heard == self._heard:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 WEBSOCKET_PATHS = ("/", "/ws")
 
 
+def asks_readiness(request: Request) -> bool:
+    """Whether ``readiness`` has to answer, which takes a question to Redis."""
+    return request.method == "GET" and request.path.partition("?")[0] == "/readyz"
+
+
 def decide(hub: Hub, auth: Auth, request: Request) -> Response | frozenset[str]:
     """Answer an HTTP request, or say which roles the websocket it asks for may take."""
     if request.method != "GET":
@@ -32,8 +37,6 @@ def decide(hub: Hub, auth: Auth, request: Request) -> Response | frozenset[str]:
     path = request.path.partition("?")[0]
     if path == "/healthz":
         return _plain(HTTPStatus.OK, "ok\n")
-    if path == "/readyz":
-        return _readiness(hub)
     roles = _roles(auth, request)
     if path == "/metrics":
         return _metrics(hub) if roles else _unauthorized()
@@ -88,16 +91,17 @@ def _unauthorized() -> Response:
     return response
 
 
-def _readiness(hub: Hub) -> Response:
-    ready = hub.store.healthy and not hub.stopping
+async def readiness(hub: Hub) -> Response:
+    """Answer ``/readyz``: 200 when a run could be accepted just now, else 503 and the reason."""
+    reason = "The broker is stopping." if hub.stopping else await hub.store.readiness()
     facts: dict[str, Any] = {
-        "ready": ready,
-        "store": "ok" if hub.store.healthy else "away",
+        "ready": not reason,
+        "reason": reason,
         "stopping": hub.stopping,
         "broker": hub.broker_id,
         "version": hub.version,
     }
-    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reason else HTTPStatus.OK
     return _respond(status, json.dumps(facts) + "\n", "application/json")
 
 

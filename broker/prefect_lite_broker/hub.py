@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from prefect_lite.exceptions import BrokerError
 from prefect_lite.protocol.messages import Cancel
 from prefect_lite.settings import Settings
+from prefect_lite_broker.dependencies import Dependencies
 from prefect_lite_broker.dispatch import Dispatch
 from prefect_lite_broker.notices import Notices
+from prefect_lite_broker.room import Room
 from prefect_lite_broker.store import Store
 from prefect_lite_broker.watches import Watches
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Hub:
-    """The store, the dispatch, the watches, and who is connected.
+    """The store, the dispatch, the watches, the room for more runs, and who is connected.
 
     Attributes:
         peers: Every open websocket.
@@ -44,13 +45,15 @@ class Hub:
         self.dispatch = Dispatch(store, self.shard_of)
         self.watches = Watches(store)
         self.notices = Notices(store, self.dispatch)
+        self.dependencies = Dependencies(self)
+        self.room = Room(store, settings.max_queued_total, settings.poll_seconds)
         self.peers: set[Peer] = set()
         self.workers: dict[str, Peer] = {}
         self.delayed: Callable[[float], None] = lambda _seconds: None
         self.ask_stop: Callable[[str], None] = lambda _reason: None
         self.stopping = False
         self.unsent = 0
-        self.started_at = time.time()
+        self.started_at = self.loop.time()
         self.empty_since = self.loop.time()
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_flush: list[Peer] = []

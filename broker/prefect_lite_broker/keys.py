@@ -26,18 +26,32 @@ key                    type    content
 ``c:<session>``        HASH    of these, the ones to be cancelled: run id -> token
 ``sessions``           ZSET    session by lease deadline
 ``tick``               STRING  when the reaper last looked
+``audit``              HASH    the pass that all brokers share: ``pos`` where it is, ``at`` its last slice,
+                               ``runs`` and ``undecided`` so far (``last_...``: of the pass before),
+                               ``passes``, ``repaired``
 ``dead``               ZSET    runs that lost too many leases, kept with their bodies for a replay
 ``idem:<n>:<k>:<i>``   STRING  run id and fingerprint that idempotency key ``i`` of task key ``k`` stands for;
                                ``n`` is the length of ``k``, which may have colons like ``i``
 ``log:<run>``          LIST    packed log lines
+``mark``               STRING  made and deleted in one go when a connection waits for replicas
 ``ev``                 pub/sub wake-up hints
-``blocked:<run>``, ``deps:<run>``, ``unblock``: kept for runs that wait for others
+``blocked``            ZSET    runs that wait for others, by when their registration with these is to be
+                               looked at: a second after the submit, or much later once it is confirmed
+``deps:<run>``         HASH    in its own shard, what it waits for: run id -> ``s`` (has to be COMPLETED),
+                               ``t`` (has to end) or nothing (has ended). It stays until these have let it go
+``blocked:<run>``      SET     in the shard of the run waited for: who is to be told of its end
+``needed:<run>``       SET     the same, until they have ended: so long its record stays. It has all of
+                               ``blocked:<run>``
+``unblock``            ZSET    ended runs with children to be told or parents to be let go, by when somebody
+                               other than the broker that ended them is to see to it
+``orphans``            ZSET    runs that others wait for and nobody has submitted, by when they are given up
 =====================  ======  =======================================================================
 
 ``pl:{<namespace>}:meta`` (HASH) holds shard count and schema, written at first start.
 
 Record fields: ``st`` state letter (``RunPhase.code``), ``d`` ``<submitted ms>:<q>``, ``fp`` fingerprint,
-``n`` name, ``op`` rare options (msgpack map), ``o`` session and ``t`` token of the lease, ``ct`` token of
+``n`` name, ``op`` rare options (msgpack map; ``p``: it waits, or waited, for others, ``w``: others wait, or
+waited, for it), ``dl`` how many it waits for, ``o`` session and ``t`` token of the lease, ``ct`` token of
 the last commit that did not end the run, ``a`` attempt started last (absent: 1), ``na`` attempt asked for
 by RETRY, ``sm`` started ms, ``e`` ended ms, ``l`` leases lost, ``su`` suspect (1, or 2 when it lost two or
 more), ``du`` due ms, ``nm`` and ``ms`` name and message of the end, ``rm`` message of the last RETRY, ``rq``
@@ -45,6 +59,8 @@ the last request that replayed or dropped it. Times are Redis TIME in ms.
 """
 
 from __future__ import annotations
+
+from redis.crc import key_slot
 
 from prefect_lite.exceptions import ConfigurationError
 
@@ -58,6 +74,11 @@ def prefix(namespace: str, shard: int) -> bytes:
 
 def meta_key(namespace: str) -> str:
     return f"pl:{{{namespace}}}:meta"
+
+
+def slot(key: bytes) -> int:
+    """The hash slot of a key in a cluster; all keys of a shard have that of its prefix."""
+    return key_slot(key)
 
 
 def shard_of(run_id: str, shards: int) -> int:

@@ -22,7 +22,7 @@ from prefect_lite.protocol.messages import RunState, Submit
 
 from .records import read_state
 from .scripts import SCRIPTS
-from .store import UNREAD, ClaimedRun, ClaimReply, SubmitReply
+from .store import UNREAD, ClaimedRun, ClaimReply, SubmitReply, TurnedAway
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ LOG_BYTES = 16 << 20
 
 LINE_BYTES = 64
 """What a log line is taken to cost beside its text, so that a call does not get too many short ones."""
+
+PARENT_BYTES = 256
+"""What a run that another waits for is taken to cost; so a call gets some 4,000 of them, and takes 3 ms."""
 
 LARGE_BODY = 8192
 """From this size on, the store notes a body's size, so that a claim can bound what it returns."""
@@ -68,6 +71,10 @@ def pack(value: Any) -> bytes:
     return bytes(msgpack.packb(value) or b"")
 
 
+def _nobody(_run_id: str) -> None:
+    """Until there is somebody to tell."""
+
+
 class Lane(ABC, Generic[Op]):
     """Operations of one kind that wait for the next pipeline, in order.
 
@@ -76,6 +83,7 @@ class Lane(ABC, Generic[Op]):
         pending: Those that wait.
         bytes: What they weigh, if the lane is ``weighed``: 0, or what was added at their coming.
         left: In ``settle``, the operations that have not been answered yet.
+        unblocked: Told of runs that ended, and waited for others or are waited for.
     """
 
     script = ""
@@ -84,6 +92,7 @@ class Lane(ABC, Generic[Op]):
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.sender: str = "-"
+        self.unblocked: Callable[[str], None] = _nobody
         self.pending: list[Op] = []
         self.bytes = 0
         self.left: Iterator[Op] = iter(())
@@ -155,7 +164,11 @@ class SubmitLane(Lane[SubmitOp]):
     weighed = True
 
     def weight(self, op: SubmitOp) -> int:
-        return len(op[0].body)
+        msg = op[0]
+        size = len(msg.body)
+        if msg.parents or msg.tolerated:
+            size += PARENT_BYTES * (len(msg.parents) + len(msg.tolerated))
+        return size
 
     def args(self, ops: Sequence[SubmitOp]) -> list[Any]:
         terms = self.terms
@@ -174,10 +187,10 @@ class SubmitLane(Lane[SubmitOp]):
                 idem,
                 ttl,
                 max_lost,
-                _,
+                parents,
                 tags,
                 _,
-                _,
+                tolerated,
             ) = msg
             if (
                 countdown > 0
@@ -186,7 +199,10 @@ class SubmitLane(Lane[SubmitOp]):
                 or ttl > 0
                 or max_lost >= 0
                 or tags
+                or parents
+                or tolerated
                 or len(body) > LARGE_BODY
+                or type(msg) is TurnedAway
             ):
                 options = _pack_options(msg, terms)
             else:
@@ -202,7 +218,7 @@ class SubmitLane(Lane[SubmitOp]):
                 done(SubmitReply(msg.run_id, "accepted", "", "", -1.0, msg.countdown_seconds))
             return
         for (msg, done, _), word in zip(self.left, reply, strict=True):
-            done(_submit_reply(msg, word, repeated))
+            done(_submit_reply(msg, word, repeated, self.terms))
 
     def give_up(self, ops: Sequence[SubmitOp], text: str) -> None:
         for msg, done, _ in ops:
@@ -223,14 +239,31 @@ def _pack_options(msg: Submit, terms: Terms) -> bytes:
         options["r"] = max(terms.min_result_ttl, round(msg.result_ttl_seconds * 1000))
     if msg.max_lost >= 0:
         options["l"] = msg.max_lost
+    if msg.parents:
+        options["p"] = msg.parents
+    if msg.tolerated:
+        options["t"] = msg.tolerated
     if msg.tags:
         options["g"] = list(msg.tags)
     if len(msg.body) > LARGE_BODY:
         options["z"] = len(msg.body)
+    if type(msg) is TurnedAway:
+        options["f"] = 1
     return pack(options)
 
 
-def _submit_reply(msg: Submit, word: bytes, repeated: bool) -> SubmitReply:
+def _full_text(msg: Submit, longest: int) -> str:
+    if msg.parents or msg.tolerated:
+        return f"{longest:,} runs wait for others in this shard, as many as max_queue_length allows."
+    if msg.countdown_seconds > 0:
+        return f"{longest:,} runs are delayed in this shard, as many as max_queue_length allows."
+    return (
+        f"The queue of {msg.task_key!r} at priority {msg.priority} holds {longest:,} runs, as many as "
+        f"max_queue_length allows."
+    )
+
+
+def _submit_reply(msg: Submit, word: bytes, repeated: bool, terms: Terms) -> SubmitReply:
     other = word[1:].decode()
     match word[:1]:
         case b"a":
@@ -240,9 +273,8 @@ def _submit_reply(msg: Submit, word: bytes, repeated: bool) -> SubmitReply:
             status = "accepted" if repeated and not other else "exists"
             return SubmitReply(msg.run_id, status, other, delayed_seconds=msg.countdown_seconds)
         case b"f":
-            text = f"The queue of {msg.task_key!r} at priority {msg.priority} is full."
-            if msg.countdown_seconds > 0:
-                text = "Too many runs are delayed already."
+            # Without a text when all queues together are full: who turned it away knows the figures.
+            text = "" if type(msg) is TurnedAway else _full_text(msg, terms.longest)
             return SubmitReply(msg.run_id, "full", "", text, 1.0)
     if other:
         text = f"Idempotency key {msg.idempotency_key!r} of {msg.task_key!r} stands for run {other}"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from prefect_lite.exceptions import BrokerError
 from prefect_lite_broker.dispatch import Dispatch
-from prefect_lite_broker.store import LeaseEvent, Store
+from prefect_lite_broker.store import LeaseEvent, Repair, Store
 from prefect_lite_broker.watches import Watches
 
 logger = logging.getLogger(__name__)
@@ -169,6 +169,65 @@ class Retention(Service):
         removed = await self._store.retention()
         if removed:
             logger.debug("Retention removed %d records", removed)
+        return self.interval_seconds
+
+
+class Audit(Service):
+    """Looks for runs whose state and queue disagree, and repairs them; none should ever be found."""
+
+    name = "audit"
+
+    def __init__(self, store: Store, interval_seconds: float) -> None:
+        super().__init__(interval_seconds)
+        self._store = store
+
+    async def run_once(self) -> float:
+        await self._store.audit(self._tell)
+        return self.interval_seconds
+
+    def _tell(self, repair: Repair) -> None:
+        kind, subject, shard = repair
+        logger.error(
+            "The audit repaired %s in shard %d: %s",
+            subject,
+            shard,
+            _REPAIRS.get(kind, kind),
+            extra={"run_id": subject, "action": f"audit_{kind}"},
+        )
+
+
+_REPAIRS = {
+    "ready": "a ready run that was in no queue",
+    "delayed": "a delayed run that nobody would have woken",
+    "expires": "a run that would not have expired",
+    "list": "a queue that no claim would have found",
+    "lease": "a leased run that nobody held",
+    "cancel": "an order to cancel",
+    "session": "a session that the reaper would not have found",
+    "holding": "a lease that its session no longer has",
+    "not_delayed": "a run among the delayed ones that is not",
+    "not_expiring": "a run among those to expire that may not",
+    "not_dead": "a run among the dead that is not",
+    "blocked": "a run that waits for others and was not looked after",
+    "unblocked": "a run that waited for nothing",
+    "waits": "a run that miscounted what it waits for",
+}
+
+
+class Recheck(Service):
+    """Looks whether watched runs have ended of which no hint told."""
+
+    name = "recheck"
+
+    def __init__(self, store: Store, watches: Watches, interval_seconds: float) -> None:
+        super().__init__(interval_seconds)
+        self._store = store
+        self._watches = watches
+
+    async def run_once(self) -> float:
+        run_ids = self._watches.aged()
+        if run_ids:
+            self._watches.hinted(await self._store.over(run_ids))
         return self.interval_seconds
 
 

@@ -2,30 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import asyncio
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from prefect_lite.exceptions import ConfigurationError
+from prefect_lite.exceptions import ConfigurationError, StoreUnavailable
+from prefect_lite.settings import Settings
 
+from . import keys
+from .connect import Command, Dialer, conversation
 from .keys import SCHEMA_VERSION, meta_key
-
-Command = Callable[..., Awaitable[Any]]
 
 MINIMUM_REDIS = (7, 0)
 MINIMUM_VALKEY = (7, 2)
+
+RETRY_SECONDS = 0.1
+"""Between two attempts to make the first contact."""
+
+
+async def first_contact(dialer: Dialer, settings: Settings) -> tuple[int, list[str]]:
+    """Check the servers and the namespace.
+
+    Returns:
+        The number of shards, and warnings, a sentence each.
+
+    Raises:
+        StoreUnavailable: No answer within ``redis_wait_seconds``.
+        ConfigurationError: A server is too old, or the namespace has another shard count or schema.
+    """
+    wait, problem = settings.redis_wait_seconds, "no reply"
+    try:
+        async with asyncio.timeout(wait):
+            while True:
+                try:
+                    return await _contact(dialer, settings)
+                except (RedisError, OSError) as exc:
+                    problem = str(exc) or type(exc).__name__
+                    dialer.doubt(exc)
+                await asyncio.sleep(RETRY_SECONDS)
+    except TimeoutError:
+        raise StoreUnavailable(f"Redis did not answer within {wait:g} s ({problem}).") from None
+
+
+async def _contact(dialer: Dialer, settings: Settings) -> tuple[int, list[str]]:
+    warnings: dict[str, None] = {}
+    for dial in await dialer.masters():
+        async with conversation(dial) as command:
+            warnings.update(dict.fromkeys(await probe(command, settings.redis_wait_replicas)))
+    # In a cluster the namespace's own key is in another slot than any shard.
+    slot = keys.slot(keys.meta_key(settings.namespace).encode())
+    async with conversation(dialer.on(slot)) as command:
+        shards = await claim_namespace(command, settings.namespace, settings.shards, dialer.default_shards)
+    return shards, list(warnings)
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
-async def probe(command: Command) -> list[str]:
-    """Check version, persistence and eviction.
+async def probe(command: Command, replicas: int = 0) -> list[str]:
+    """Check version, persistence, eviction and replicas.
 
     Args:
         command: Runs one Redis command.
+        replicas: How many have to confirm each write.
 
     Returns:
         Warnings, a sentence each.
@@ -33,7 +73,7 @@ async def probe(command: Command) -> list[str]:
     Raises:
         ConfigurationError: The server is too old.
     """
-    info = await _server_info(command)
+    info = await _info(command, "server")
     valkey, redis = info.get("valkey_version"), info.get("redis_version", "0")
     if valkey:
         if _version(valkey) < MINIMUM_VALKEY:
@@ -48,11 +88,17 @@ async def probe(command: Command) -> list[str]:
     if aof == "no":
         kept = "only in snapshots" if save else "nowhere"
         warnings.append(f"appendonly is off: runs are kept {kept}; set appendonly yes.")
+    attached = int((await _info(command, "replication")).get("connected_slaves", "0")) if replicas else 0
+    if attached < replicas:
+        warnings.append(
+            f"{attached} replicas are attached, but {replicas} have to confirm each write "
+            "(PREFECT_LITE_REDIS_WAIT_REPLICAS): nothing can be stored until they are."
+        )
     return warnings
 
 
-async def _server_info(command: Command) -> dict[str, str]:
-    text = (await command("INFO", "server")).decode()
+async def _info(command: Command, section: str) -> dict[str, str]:
+    text = (await command("INFO", section)).decode()
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name: value.strip() for name, _, value in pairs}
 
@@ -66,8 +112,17 @@ async def _config(command: Command, name: str) -> str:
     return reply[1].decode() if len(reply) > 1 else ""
 
 
-async def claim_namespace(command: Command, namespace: str, shards: int) -> None:
+async def claim_namespace(command: Command, namespace: str, wanted: int | None, default: int) -> int:
     """Record shard count and schema at first start; later they must be the same.
+
+    Args:
+        command: Runs one Redis command.
+        namespace: Whose.
+        wanted: Shards that the settings ask for, None for as many as there are.
+        default: Shards of a namespace that is new, if the settings ask for none.
+
+    Returns:
+        The number of shards.
 
     Raises:
         ConfigurationError: Another broker uses this namespace with others.
@@ -75,16 +130,17 @@ async def claim_namespace(command: Command, namespace: str, shards: int) -> None
     key = meta_key(namespace)
     known = await command("HMGET", key, "shards", "schema")
     if None in known:  # else nothing is written: a broker must be able to start while memory is full
-        await command("HSETNX", key, "shards", shards)
+        await command("HSETNX", key, "shards", default if wanted is None else wanted)
         await command("HSETNX", key, "schema", SCHEMA_VERSION)
         known = await command("HMGET", key, "shards", "schema")
-    known_shards, known_schema = (int(value) for value in known)
-    if known_schema != SCHEMA_VERSION:
+    shards, schema = (int(value) for value in known)
+    if schema != SCHEMA_VERSION:
         raise ConfigurationError(
-            f"Namespace {namespace!r} has data of schema {known_schema}, this version uses {SCHEMA_VERSION}."
+            f"Namespace {namespace!r} has data of schema {schema}, this version uses {SCHEMA_VERSION}."
         )
-    if known_shards != shards:
+    if wanted is not None and shards != wanted:
         raise ConfigurationError(
-            f"Namespace {namespace!r} was started with {known_shards} shards, not {shards}; "
-            f"set PREFECT_LITE_SHARDS={known_shards}."
+            f"Namespace {namespace!r} was started with {shards} shards, not {wanted}; "
+            f"set PREFECT_LITE_SHARDS={shards}, or leave it out."
         )
+    return shards

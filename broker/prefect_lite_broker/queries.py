@@ -8,10 +8,12 @@
 ``log``                 [run id, offset]         {"lines": [[levelno, unix ms, logger, text], ...], "next": n}
 ``log``                 run id                   the lines of the first page alone
 ``stats``               None                     queues (longest first), sessions, counters, this broker
-``served``              None                     {task key: number of sessions}
-``sessions``            None                     [{...}, ...] (admin)
-``dead.list``           limit or None            [STATE fields, ...], newest first, messages cut (admin)
-``dead.show``           run id                   STATE fields (admin)
+``served``              offset                   {"served": {task key: number of sessions}, "next": n}
+``served``              None                     the entries of the first page alone
+``sessions``            offset                   {"sessions": [{...}, ...], "next": n}, oldest first (admin)
+``sessions``            None                     the sessions of the first page alone (admin)
+``dead.list``           [limit, offset] or None  [STATE fields, ...], newest first, messages cut (admin)
+``dead.show``           run id                   STATE fields, ``dead`` (whether), ``worker`` (admin)
 ``dead.replay``         run id                   whether it was there (admin)
 ``dead.drop``           run id                   whether it was there (admin)
 ``stop``                reason or None           True; the broker stops after the answer (admin)
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEAD_LIST_MAX = 1_000
+SESSIONS_MAX = 1_000
+SERVED_MAX = 1_000
+"""Entries of a page, however short: an array or map of an ANSWER has a bound, too."""
 PAGE_LENGTH = 120 * 1024
 """Characters of a page; in UTF-8 each may take four bytes, and an ANSWER has to fit a frame of 512 KiB."""
 LINE_LENGTH = 65_536
@@ -141,7 +146,8 @@ async def _why(hub: Hub, arg: Any) -> Any:
     facts = await hub.store.why(_run_id(arg))
     state: RunState = facts.pop("state")
     sentence = why_sentence(state, facts)
-    if state.type == StateType.SCHEDULED and not facts["served"] and "due_in_seconds" not in facts:
+    unserved = state.type == StateType.SCHEDULED and not facts["served"]
+    if unserved and "due_in_seconds" not in facts and "parents_left" not in facts:
         sentence = await hub.notices.sentence(state.task_key) or sentence
     return {**_fields(state), **facts, "sentence": sentence}
 
@@ -155,6 +161,8 @@ def why_sentence(state: RunState, facts: dict[str, Any]) -> str:
     if "due_in_seconds" in facts:
         due = time.strftime("%H:%M:%S", time.localtime(time.time() + facts["due_in_seconds"]))
         return f"It is delayed until {due}."
+    if "parents_left" in facts:
+        return _upstreams(facts["parents_left"], facts["parents"])
     if not facts["served"]:
         return f"No worker serves {state.task_key!r}; the run waits for one."
     ahead = facts.get("ahead", 0)
@@ -163,6 +171,13 @@ def why_sentence(state: RunState, facts: dict[str, Any]) -> str:
     if ahead:
         return f"It waits behind {ahead:,} run{'s' if ahead > 1 else ''}."
     return "It is the next to run."
+
+
+def _upstreams(left: int, first: list[list[str]]) -> str:
+    named = [f"{run_id} ({name or 'unknown'})" for run_id, name in first]
+    if left > len(first):
+        named.append(f"{left - len(first):,} more")
+    return f"It waits for {left:,} run{'s' if left > 1 else ''}: {', '.join(named)}."
 
 
 async def _log(hub: Hub, arg: Any) -> Any:
@@ -197,13 +212,13 @@ async def _stats(hub: Hub, _arg: Any) -> Any:
         **stats,
         "queues": shown,
         "queues_not_shown": len(longest) - len(shown),
+        "audit": await hub.store.audit_totals(),
         "broker": broker_facts(hub),
     }
 
 
-def _fitting(entries: list[Any], text: Callable[[Any], str]) -> list[Any]:
-    """The first entries that fit one ANSWER."""
-    room = PAGE_LENGTH
+def _fitting(entries: list[Any], text: Callable[[Any], str], room: int = PAGE_LENGTH) -> list[Any]:
+    """The first entries that fit one ANSWER, or ``room`` characters of it."""
     for count, entry in enumerate(entries):
         room -= ENTRY_OVERHEAD + len(text(entry))
         if room < 0:
@@ -217,29 +232,71 @@ def broker_facts(hub: Hub) -> dict[str, Any]:
         "id": hub.broker_id,
         "version": hub.version,
         "pid": os.getpid(),
-        "up_seconds": time.time() - hub.started_at,
+        "up_seconds": hub.loop.time() - hub.started_at,
         "connections": len(hub.peers),
         "workers": len(hub.workers),
         "watches": len(hub.watches),
+        "waiting": hub.room.waiting,
         "store_healthy": hub.store.healthy,
         "counters": dict(hub.store.counters),
     }
 
 
-async def _served(hub: Hub, _arg: Any) -> Any:
-    return await hub.store.served_keys()
+async def _served(hub: Hub, arg: Any) -> Any:
+    served = sorted((await hub.store.served_keys()).items())
+    page, following = _page(served, arg, lambda entry: entry[0], SERVED_MAX)
+    return dict(page) if arg is None else {"served": dict(page), "next": following}
 
 
-async def _sessions(hub: Hub, _arg: Any) -> Any:
-    return await hub.store.sessions()
+async def _sessions(hub: Hub, arg: Any) -> Any:
+    sessions = sorted(await hub.store.sessions(), key=lambda each: (each["opened_ms"], each["session"]))
+    page, following = _page(list(map(_shown, sessions)), arg, lambda each: str([*each.values()]))
+    return page if arg is None else {"sessions": page, "next": following}
+
+
+def _shown(session: dict[str, Any]) -> dict[str, Any]:
+    """A session whose texts leave room for others."""
+    keys = _fitting(session["task_keys"], str, PAGE_LENGTH // 4)
+    info = session["info"]
+    if len(str(info)) > MESSAGE_LENGTH * 10:
+        info = {name: str(info[name])[:MESSAGE_LENGTH] for name in ("name", "host", "pid") if name in info}
+    not_shown = len(session["task_keys"]) - len(keys)
+    return {**session, "task_keys": keys, "task_keys_not_shown": not_shown, "info": info}
+
+
+def _page(
+    entries: list[Any], arg: Any, text: Callable[[Any], str], most: int = SESSIONS_MAX
+) -> tuple[list[Any], int | None]:
+    """The entries from offset ``arg`` on that fit one ANSWER, and the offset of the next page."""
+    offset = 0 if arg is None else arg
+    if not isinstance(offset, int) or isinstance(offset, bool) or offset < 0:
+        raise Refusal("bad_argument", "This question takes the offset of a page, or nothing.")
+    page = _fitting(entries[offset : offset + most], text)
+    following = offset + len(page)
+    return page, following if following < len(entries) else None
 
 
 async def _dead_list(hub: Hub, arg: Any) -> Any:
-    limit = arg if isinstance(arg, int) and 0 < arg <= DEAD_LIST_MAX else DEAD_LIST_MAX
-    states = [
-        state._replace(message=state.message[:MESSAGE_LENGTH]) for state in await hub.store.dead_list(limit)
-    ]
+    limit, offset = _page_of(arg)
+    found = (await hub.store.dead_list(offset + limit))[offset:]
+    states = [state._replace(message=state.message[:MESSAGE_LENGTH]) for state in found]
     return [_fields(state) for state in _fitting(states, lambda state: state.task_key + state.message)]
+
+
+def _page_of(arg: Any) -> tuple[int, int]:
+    """Limit and offset of a page: both, the limit alone, or nothing for as many as fit an answer."""
+    pair = cast("list[Any]", arg) if isinstance(arg, list) else [arg, 0]
+    match [DEAD_LIST_MAX if pair[:1] == [None] else pair[0] if pair else None, *pair[1:]]:
+        case [int(limit), int(offset)] if limit >= 0 and offset >= 0:
+            return max(1, min(limit, DEAD_LIST_MAX)), offset
+        case _:
+            raise Refusal("bad_argument", "The dead are listed by a limit, or by [limit, offset].")
+
+
+async def _dead_show(hub: Hub, arg: Any) -> Any:
+    run_id = _run_id(arg)
+    dead, worker = await hub.store.dead_show(run_id)
+    return {**_fields(await lookup(hub, run_id)), "dead": dead, "worker": worker}
 
 
 async def _dead_replay(hub: Hub, arg: Any) -> Any:
@@ -268,7 +325,7 @@ QUESTIONS: dict[str, Question] = {
     "served": Question(_served),
     "sessions": Question(_sessions, admin=True),
     "dead.list": Question(_dead_list, admin=True),
-    "dead.show": Question(_run, admin=True),
+    "dead.show": Question(_dead_show, admin=True),
     "dead.replay": Question(_dead_replay, admin=True),
     "dead.drop": Question(_dead_drop, admin=True),
     "stop": Question(_stop, admin=True),

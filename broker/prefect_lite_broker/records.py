@@ -40,7 +40,7 @@ def read_state(run_id: str, v: Sequence[Any]) -> RunState:
 
     Args:
         run_id: The run.
-        v: st d a na sm e l du nm ms rm [result]; a missing one is None.
+        v: st d a na sm e l du nm ms rm [result [unblocks]]; a missing one is None.
     """
     code = v[0]
     if code is None:
@@ -69,6 +69,11 @@ def read_state(run_id: str, v: Sequence[Any]) -> RunState:
         int(v[7] or 0),
         v[11] if len(v) > 11 else None,
     )
+
+
+def unblocks(v: Sequence[Any]) -> bool:
+    """Whether the script that read these fields ended the run, and others wait for it, or it for others."""
+    return len(v) > 12
 
 
 def finished_state(msg: Finish, descriptor: bytes, started: Any, lost: Any, ended: int) -> RunState:

@@ -17,10 +17,14 @@ from prefect_lite.exceptions import StoreUnavailable
 from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Submit
 from prefect_lite.settings import Settings
 
+from . import keys
 from .hint_listener import HintListener
 from .lanes import LOG_BYTES, ClaimOp, pack
-from .probe import claim_namespace, probe
+from .probe import first_contact
+from .readiness import Readiness
 from .store import UNREAD, CancelReply, ClaimReply, CommitReply, Hints, SubmitReply
+from .store_audit import AuditCalls
+from .store_dependencies import DependencyCalls
 from .store_questions import QuestionCalls
 from .store_services import ServiceCalls
 from .store_sessions import SessionCalls
@@ -33,7 +37,7 @@ DRAIN_SECONDS = 5.0
 """``stop`` waits this long for what is still unanswered."""
 
 
-class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
+class RedisStore(SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, QuestionCalls):
     """Implements ``Store``. Use on one event loop: ``await start(hints)`` ... ``await stop()``.
 
     Args:
@@ -48,46 +52,67 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
         super().__init__(settings)
         self._broker_id = broker_id
         self._most = settings.max_pending_writes
-        self._most_bytes = settings.max_pending_bytes // self.shards
+        self._most_bytes = settings.max_pending_bytes
         self._tasks: list[asyncio.Task[None]] = []
-        self._set_peers(True)
+        self._listeners: list[HintListener] = []
+        self._readiness = Readiness(self, self._listeners)
 
     # -- life -------------------------------------------------------------------------------------
     async def start(self, hints: Hints) -> list[str]:
-        """Connect, check the server and the namespace; returns warnings for the log.
+        """Connect, check the servers and the namespace; returns warnings for the log.
 
         Raises:
             StoreUnavailable: Redis did not answer within ``redis_wait_seconds``.
             ConfigurationError: It is too old, or the namespace has another shard count or schema.
         """
         self.on_ready = hints.on_ready
+        wait = self.settings.redis_wait_seconds
+        shards, warnings = await first_contact(self.dialer, self.settings)
+        self.open_shards(shards)
+        self._most_bytes = self.settings.max_pending_bytes // shards
+        self._set_peers(True)
         for shard, writer in enumerate(self.writers):
             self._keep(writer.run(), f"prefect-lite-writer-{shard}")
         self._keep(self._sweep(), "prefect-lite-sweep")
         try:
-            warnings = await probe(self.command)
-            await claim_namespace(self.command, self.settings.namespace, self.shards)
-            listener = HintListener(
-                self.dial,
-                [prefix + b"ev" for prefix in self.prefixes],
-                self._broker_id,
-                hints,
-                self._count_listeners,
-                self._set_peers,
-            )
-            self._keep(listener.run(), "prefect-lite-hints")
-            async with asyncio.timeout(self.settings.redis_wait_seconds):
-                await listener.subscribed.wait()
-            # Tells brokers that were alone until now to publish hints.
-            hello = pack([self._broker_id, "h", []])
-            for prefix in self.prefixes:
-                await self.command("PUBLISH", prefix + b"ev", hello)
+            self._listen(hints)
+            async with asyncio.timeout(wait):
+                for listener in self._listeners:
+                    await listener.subscribed.wait()
+            await self._say_hello()
         except BaseException as exc:
             await self.stop()
             if isinstance(exc, TimeoutError):
                 raise StoreUnavailable("Redis did not confirm the subscription in time.") from exc
             raise
         return warnings
+
+    async def _say_hello(self) -> None:
+        """Tell brokers that were alone until now to publish hints."""
+        hello = pack([self._broker_id, "h", []])
+        words = [("SPUBLISH", prefix + b"ev", hello) for prefix in self.prefixes]
+        hellos = [self.command(*command, shard=shard) for shard, command in enumerate(words)]
+        for outcome in await asyncio.gather(*hellos, return_exceptions=True):
+            # Without enough replicas nothing is answered, which has been warned of. They may come.
+            if isinstance(outcome, BaseException) and not self.settings.redis_wait_replicas:
+                raise outcome
+
+    def _listen(self, hints: Hints) -> None:
+        """One listener, or in a cluster one per shard: their channels may part."""
+        channels = [prefix + b"ev" for prefix in self.prefixes]
+        parts = [[channel] for channel in channels] if self.dialer.clustered else [channels]
+        for number, part in enumerate(parts):
+            listener = HintListener(
+                self.dialer.on(keys.slot(part[0])),
+                self.dialer.doubt,
+                part,
+                self._broker_id,
+                hints,
+                self._count_listeners if number == 0 else None,
+                self._set_peers,
+            )
+            self._listeners.append(listener)
+            self._keep(listener.run(), f"prefect-lite-hints-{number}")
 
     def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -100,6 +125,7 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
             async with asyncio.timeout(DRAIN_SECONDS):
                 for writer in self.writers:
                     await writer.drain()
+        await self._readiness.close()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -109,14 +135,18 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
 
     @property
     def healthy(self) -> bool:
-        return all(writer.connected for writer in self.writers)
+        return bool(self.writers) and all(writer.connected for writer in self.writers)
+
+    async def readiness(self) -> str:
+        return await self._readiness.reason()
 
     @property
     def counters(self) -> dict[str, int]:
         """Sums over the shards, for metrics.
 
         ``largest`` is the biggest group of one script call, ``pending`` what Redis has not answered, and
-        ``dropped_logs`` counts LOG messages that Redis was too slow or too full for.
+        ``dropped_logs`` counts LOG messages that Redis was too slow or too full for; ``audited`` and
+        ``repaired`` what this broker's audit has looked at and put right.
         """
         backlogs, writers = self.backlogs, self.writers
         return {
@@ -124,9 +154,11 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
             "operations": sum(backlog.operations for backlog in backlogs),
             "pipelines": sum(writer.pipelines for writer in writers),
             "reconnects": sum(writer.reconnects for writer in writers),
-            "largest": max(backlog.largest for backlog in backlogs),
+            "largest": max((backlog.largest for backlog in backlogs), default=0),
             "pending": sum(len(backlog) for backlog in backlogs),
             "dropped_logs": sum(backlog.log.dropped for backlog in backlogs),
+            "audited": self.audited,
+            "repaired": self.repaired,
         }
 
     async def ping(self) -> None:
@@ -150,7 +182,7 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
 
     async def _count_listeners(self) -> int:
         try:
-            reply = await self.command("PUBSUB", "NUMSUB", self.prefixes[0] + b"ev")
+            reply = await self.command("PUBSUB", "SHARDNUMSUB", self.prefixes[0] + b"ev")
         except (StoreUnavailable, RedisError):
             return 2  # unknown: hints cost little
         return int(reply[1])
@@ -164,10 +196,11 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
         lane = self.backlogs[shard].submit
         size = len(msg.body)
         refused = None
-        if msg.parents:
-            refused = SubmitReply(
-                msg.run_id, "unsupported", "", "Runs that wait for others are not stored yet."
-            )
+        if msg.parents or msg.tolerated:
+            weight, done = self.blocked(msg, done)
+            size += weight
+        if msg.run_id in msg.parents or msg.run_id in msg.tolerated:
+            refused = SubmitReply(msg.run_id, "unsupported", "", "A run can't wait for itself.")
         elif len(lane.pending) >= self._most or (lane.pending and lane.bytes + size > self._most_bytes):
             text = f"{len(lane.pending):,} submits ({lane.bytes:,} bytes) wait for Redis in this broker."
             refused = SubmitReply(msg.run_id, "full", "", text, 1.0)
@@ -231,7 +264,11 @@ class RedisStore(SessionCalls, ServiceCalls, QuestionCalls):
 
     def cancel(self, run_id: str, done: Callable[[CancelReply], None]) -> None:
         shard = self._index(run_id)
-        self.backlogs[shard].cancel.pending.append((run_id, done, time.monotonic()))
+        pending = self.backlogs[shard].cancel.pending
+        if len(pending) >= self._most:
+            asyncio.get_running_loop().call_soon(done, CancelReply(run_id, "unavailable"))
+            return
+        pending.append((run_id, done, time.monotonic()))
         self.writers[shard].wake()
 
     def log(self, run_id: str, lines: list[list[Any]]) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import stat
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -25,7 +27,7 @@ from prefect_lite.embedded.home import SOCKET_PATH_LIMIT
 from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.protocol.messages import PROTOCOL_NAME
 from prefect_lite_broker.auth import Auth
-from prefect_lite_broker.http import decide
+from prefect_lite_broker.http import asks_readiness, decide, readiness
 from prefect_lite_broker.sessions import CLOSE_RESTART, CLOSE_SECONDS, Peer
 
 if TYPE_CHECKING:
@@ -87,6 +89,16 @@ class PendingConnection(ServerConnection):
         super().connection_lost(exc)
 
 
+def _pending_limit(wanted: int) -> int:
+    """At most a quarter of the descriptors: silent peers must not take those that a real one needs."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files // 4))
+    if limit < wanted:
+        text = "At most %d handshakes may be pending, not %d: this process may open %d files only."
+        logger.warning(text, limit, wanted, files)
+    return limit
+
+
 def _keep_alive(transport: asyncio.BaseTransport) -> None:
     """Have the kernel notice a dead host within about a minute."""
     raw = transport.get_extra_info("socket")
@@ -110,7 +122,7 @@ class Listeners:
     def __init__(self, hub: Hub, auth: Auth) -> None:
         self._hub = hub
         self._auth = auth
-        self._gate = Gate(hub.settings.max_pending_handshakes)
+        self._gate = Gate(_pending_limit(hub.settings.max_pending_handshakes))
         self._servers: list[Server] = []
         self._paths: list[Path] = []
         self.addresses: list[str] = []
@@ -174,9 +186,13 @@ class Listeners:
                     raise ConfigurationError(f"Another broker listens on {path}.")
             path.unlink()
 
-    def _request(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _request(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | Awaitable[Response] | None:
         pending = cast(PendingConnection, connection)
         self._gate.leave(pending)
+        if asks_readiness(request):
+            return readiness(self._hub)
         decision = decide(self._hub, self._auth, request)
         if isinstance(decision, Response):
             return decision

@@ -214,7 +214,10 @@ class Peer(Outgoing):
         resumed = None
         try:
             if hello.session:
-                resumed = await store.resume_session(hello.session, _digest(hello.secret))
+                resumed = await store.resume_session(hello.session, _digest(hello.secret), hello.info)
+            if resumed is not None and resumed.moved:
+                self.unseated("moved")
+                return
             if resumed is not None:
                 session, secret, epoch, held = hello.session, hello.secret, resumed.epoch, resumed.held
             else:
@@ -229,6 +232,9 @@ class Peer(Outgoing):
             return
         older = self.hub.workers.get(session)
         if older is not None:
+            if older.epoch > epoch:
+                self.unseated("moved")
+                return
             older.close(CLOSE_MOVED, "resumed on another connection")
         self.hub.workers[session] = self
         self.seat = self.hub.dispatch.seat(self)

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.settings import Settings
 
 from . import keys
 from .backlog import Backlog
-from .connect import Dialer
 from .lanes import Terms
+from .redis_url import parse_redis_url
 from .scripts import SCRIPTS
-from .writer import ShardWriter
+from .topology import make_dialer
+from .trouble import Trouble
+from .writer import ShardWriter, Way
 
 
 def to_ms(seconds: float) -> int:
@@ -29,8 +30,12 @@ def _nobody(_task_keys: list[str]) -> None:
     """Until there is somebody to tell."""
 
 
+def _nobody_waits(_run_id: str, _parents: list[str] | None = None) -> None:
+    """Until there is somebody to tell."""
+
+
 class ShardCalls:
-    """A writer for each shard of a namespace.
+    """A writer for each shard of a namespace; how many there are is known once ``open_shards`` was called.
 
     Raises:
         ConfigurationError: Namespace or URL can't be used.
@@ -38,10 +43,24 @@ class ShardCalls:
 
     def __init__(self, settings: Settings) -> None:
         keys.check_namespace(settings.namespace)
-        self.shards = settings.shards
+        self.shards = settings.shards or 0
         self.settings = settings
         self.result_ttl = to_ms(max(settings.result_ttl_seconds, settings.min_result_ttl_seconds))
         self.idempotency = to_ms(settings.idempotency_seconds)
+        self.dialer = make_dialer(parse_redis_url(settings.redis_url))
+        self.on_settled: Callable[[], None] = _nothing
+        self.on_ready: Callable[[list[str]], None] = _nobody
+        self.on_blocked: Callable[[str, list[str]], None] = _nobody_waits
+        self.on_unblocked: Callable[[str], None] = _nobody_waits
+        self.trouble = Trouble()
+        self.prefixes: list[bytes] = []
+        self.backlogs: list[Backlog] = []
+        self.writers: list[ShardWriter] = []
+
+    def open_shards(self, shards: int) -> None:
+        """Make the writers, which nobody runs yet."""
+        settings = self.settings
+        self.shards = shards
         terms = Terms(
             result_ttl=self.result_ttl,
             min_result_ttl=to_ms(settings.min_result_ttl_seconds),
@@ -50,18 +69,29 @@ class ShardCalls:
             log_lines=settings.max_log_lines,
             suspect=to_ms(settings.suspect_seconds),
         )
-        try:
-            self.dial = Dialer(settings.redis_url)
-        except ValueError as exc:
-            raise ConfigurationError(f"PREFECT_LITE_REDIS_URL: {exc}.") from None
-        self.prefixes = [keys.prefix(settings.namespace, shard) for shard in range(self.shards)]
-        self.on_settled: Callable[[], None] = _nothing
-        self.on_ready: Callable[[list[str]], None] = _nobody
+        self.prefixes = [keys.prefix(settings.namespace, shard) for shard in range(shards)]
         self.backlogs = [Backlog(terms, settings.redis_wait_seconds, self._ready) for _ in self.prefixes]
+        for backlog in self.backlogs:
+            for lane in backlog.lanes:
+                lane.unblocked = self._unblocked
         self.writers = [
-            ShardWriter(self.dial, prefix, backlog, self._settled)
-            for prefix, backlog in zip(self.prefixes, self.backlogs, strict=True)
+            ShardWriter(self._way(shard), prefix, self.backlogs[shard], self._settled)
+            for shard, prefix in enumerate(self.prefixes)
         ]
+
+    def _way(self, shard: int) -> Way:
+        settings = self.settings
+        return Way(
+            self.dialer.on(keys.slot(self.prefixes[shard])),
+            self.dialer.doubt,
+            self.trouble,
+            shard,
+            settings.redis_wait_replicas,
+            to_ms(settings.redis_wait_replicas_seconds),
+        )
+
+    def _unblocked(self, run_id: str) -> None:
+        self.on_unblocked(run_id)
 
     def _settled(self) -> None:
         self.on_settled()

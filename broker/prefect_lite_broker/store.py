@@ -7,13 +7,22 @@ All of them are safe to repeat.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Submit
 
 UNREAD = "UNREAD"
 """``type`` of the answer to a lookup that could not be made; "" is that of a run without a record."""
+
+
+class TurnedAway(Submit):
+    """A submit for which the namespace has no room: refused as ``full``, unless the run is stored already.
+
+    Only the store can tell whether it is: the broker that stored it, or the answer, may have got lost.
+    """
+
+    __slots__ = ()
 
 
 class SubmitReply(NamedTuple):
@@ -23,6 +32,9 @@ class SubmitReply(NamedTuple):
     text: str = ""
     retry_after_seconds: float = -1.0
     delayed_seconds: float = 0.0  # above 0: not ready before that
+
+
+SubmitDone = Callable[[SubmitReply], None]
 
 
 class ClaimedRun(NamedTuple):
@@ -61,6 +73,7 @@ class CancelReply(NamedTuple):
 class Resumed(NamedTuple):
     epoch: int
     held: list[list[str]]  # [[run id, token], ...]
+    moved: bool = False  # another connection was resumed meanwhile; this one has nothing
 
 
 class RenewReply(NamedTuple):
@@ -80,10 +93,53 @@ class LeaseEvent(NamedTuple):
     state: RunState | None = None  # when that ended the run
 
 
+class Repair(NamedTuple):
+    """What the audit put right."""
+
+    kind: str  # see scripts/audit.lua
+    subject: str  # the run, the session or the ready list
+    shard: int
+
+
 class PromoteReply(NamedTuple):
     ready_keys: list[str]
     ended: list[RunState]  # expired ones
     next_due_seconds: float  # -1: nothing waits
+
+
+class Resolved(NamedTuple):
+    """What a run made of the end of one that it waited for."""
+
+    run_id: str
+    parent: str
+    status: str  # waits (for others, or has begun), ready, delayed, failed (just now), ended
+    task_key: str = ""  # of one that is ready
+    delayed_seconds: float = 0.0
+    state: RunState | None = None  # of one that failed
+
+
+class EndedRun(NamedTuple):
+    """Some of what is left to do for a run that has ended."""
+
+    run_id: str
+    outcome: str  # state letter and name, "u" when there is no record of it
+    parents: list[str]  # which it needs no longer
+    children: list[str]  # which wait for it
+
+
+class Settlement(NamedTuple):
+    """What has been done for a run; the order is that of settle.lua."""
+
+    run_id: str
+    told: list[str]  # children that know how it ended
+    gone: list[str]  # children that do not need it any more
+    freed: list[str]  # parents that it has let go
+
+
+class DueWork(NamedTuple):
+    more: bool
+    ended: list[str]
+    blocked: list[tuple[str, list[str]]]  # run, what it waits for
 
 
 class Hints(Protocol):
@@ -100,10 +156,17 @@ class Hints(Protocol):
 
 
 class Store(Protocol):
-    """See the module docstring; ``shards`` is the number of shards."""
+    """See the module docstring; ``shards`` is the number of shards.
+
+    The owner sets the callbacks: ``on_settled`` is called after the answers of each pipeline, ``on_blocked``
+    with a run just stored and all it waits for, ``on_unblocked`` with a run that has just ended and waited
+    for others, or is waited for.
+    """
 
     shards: int
-    on_settled: Callable[[], None]  # called after the answers of each pipeline; the owner sets it
+    on_settled: Callable[[], None]
+    on_blocked: Callable[[str, list[str]], None]
+    on_unblocked: Callable[[str], None]
 
     # -- hot path ---------------------------------------------------------------------------------
     def submit(self, msg: Submit, done: Callable[[SubmitReply], None]) -> None: ...
@@ -126,7 +189,9 @@ class Store(Protocol):
 
     # -- sessions ---------------------------------------------------------------------------------
     async def open_session(self, session: str, digest: bytes, info: dict[str, Any]) -> int: ...
-    async def resume_session(self, session: str, digest: bytes) -> Resumed | None: ...
+    async def resume_session(
+        self, session: str, digest: bytes, info: dict[str, Any] | None = None
+    ) -> Resumed | None: ...
     async def serve(self, session: str, epoch: int, task_keys: list[str]) -> str: ...
     async def renew(self, session: str, epoch: int, held: list[list[str]]) -> RenewReply: ...
     async def disconnect(self, session: str, epoch: int) -> None: ...
@@ -136,14 +201,28 @@ class Store(Protocol):
     async def reap(self, tell: Callable[[LeaseEvent], None]) -> None: ...
     async def promote(self) -> PromoteReply: ...
     async def retention(self) -> int: ...
+    async def audit(self, tell: Callable[[Repair], None]) -> None: ...
+    async def waiting(self) -> int: ...
+
+    # -- dependencies -----------------------------------------------------------------------------
+    async def watch_parents(self, pairs: Sequence[tuple[str, str]]) -> list[str]: ...
+    async def resolve(self, outcomes: Sequence[tuple[str, str, str]]) -> list[Resolved]: ...
+    async def ended(self, run_ids: Sequence[str]) -> list[EndedRun]: ...
+    async def settle(self, settlements: Sequence[Settlement]) -> list[str]: ...
+    async def waits(self, run_ids: Sequence[str]) -> dict[str, tuple[int, list[str]]]: ...
+    async def wired(self, run_ids: Sequence[str]) -> None: ...
+    async def due_dependencies(self, shard: int) -> DueWork: ...
 
     # -- questions --------------------------------------------------------------------------------
+    async def over(self, run_ids: list[str]) -> list[str]: ...
+    async def audit_totals(self) -> dict[str, int]: ...
     async def stats(self) -> dict[str, Any]: ...
     async def served_keys(self) -> dict[str, int]: ...
     async def sessions(self) -> list[dict[str, Any]]: ...
     async def why(self, run_id: str) -> dict[str, Any]: ...
     async def read_log(self, run_id: str) -> list[list[Any]]: ...
     async def dead_list(self, limit: int) -> list[RunState]: ...
+    async def dead_show(self, run_id: str) -> tuple[bool, str]: ...
     async def dead_replay(self, run_id: str) -> bool: ...
     async def dead_drop(self, run_id: str) -> bool: ...
 
@@ -153,6 +232,10 @@ class Store(Protocol):
         ...
 
     async def stop(self) -> None: ...
+    async def readiness(self) -> str:
+        """Why no run could be accepted just now, in a sentence, "" when one could; within a second."""
+        ...
+
     @property
     def healthy(self) -> bool: ...
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -20,13 +21,13 @@ class QuestionCalls(ShardCalls):
         """Figures over all shards.
 
         Returns:
-            ``sessions``, ``delayed``, ``dead``, ``held`` counts; ``queues``: a list of ``task_key``, ``lane``
-            ("0" to "9", or "s" and "z" for suspects), ``length``, ``oldest_seconds`` since the head was
-            submitted.
+            ``sessions``, ``delayed``, ``dead``, ``held``, ``blocked`` counts; ``queues``: a list of
+            ``task_key``, ``lane`` ("0" to "9", or "s" and "z" for suspects), ``length``, ``oldest_seconds``
+            since the head was submitted.
         """
         replies = await self.each("stats")
         queues: dict[str, list[float]] = {}
-        for _, _, _, _, now, *words in replies:
+        for _, _, _, _, now, _, *words in replies:
             for i in range(0, len(words), 3):
                 age = max(0.0, (now - words[i + 2]) / 1000) if words[i + 2] else 0.0
                 entry = queues.setdefault(words[i].decode(), [0, 0.0])
@@ -37,6 +38,7 @@ class QuestionCalls(ShardCalls):
             "delayed": sum(reply[1] for reply in replies),
             "dead": sum(reply[2] for reply in replies),
             "held": sum(reply[3] for reply in replies),
+            "blocked": sum(reply[5] for reply in replies),
             "queues": [
                 {"task_key": q[:-2], "lane": q[-1], "length": int(length), "oldest_seconds": age}
                 for q, (length, age) in sorted(queues.items())
@@ -75,19 +77,33 @@ class QuestionCalls(ShardCalls):
         Returns:
             ``state`` (a RunState), ``served`` (sessions that serve its key), and for a ready run ``ahead``
             (runs before it, -1: more than 100,000), ``length`` and ``lane``; for a delayed one
-            ``due_in_seconds``.
+            ``due_in_seconds``; for a blocked one ``parents_left`` (how many it waits for) and ``parents``
+            ([id, state name] of the first few, "" when there is no record).
         """
         reply = await self.script("why", self.shard_of(run_id), run_id)
         if not reply:
             return {"state": RunState(run_id), "served": 0}
-        fields, place, length, now, lane = reply
+        fields, place, length, now, lane, left, *parents = reply
         state = read_state(run_id, fields)
         answer: dict[str, Any] = {"state": state, "served": (await self.served_keys()).get(state.task_key, 0)}
         if fields[0] == b"R":
             answer.update(ahead=place, length=length, lane=lane.decode())
         elif fields[0] == b"D":
             answer["due_in_seconds"] = max(0.0, (state.due_ms - now) / 1000)
+        elif fields[0] == b"B":
+            answer["parents_left"] = left
+            answer["parents"] = await self._parents([parent.decode() for parent in parents])
         return answer
+
+    async def _parents(self, run_ids: list[str]) -> list[list[str]]:
+        """Id and state name of each; the name is "" when there is no record."""
+        replies = await asyncio.gather(
+            *(self.script("lookup", self.shard_of(run_id), 1, run_id) for run_id in run_ids)
+        )
+        return [
+            [run_id, read_state(run_id, reply[0]).name]
+            for run_id, reply in zip(run_ids, replies, strict=True)
+        ]
 
     async def read_log(self, run_id: str) -> list[list[Any]]:
         shard = self.shard_of(run_id)
@@ -104,6 +120,14 @@ class QuestionCalls(ShardCalls):
             for i in range(0, len(reply), 2)
         ]
         return sorted(states, key=lambda state: -state.ended_ms)[:limit]
+
+    async def dead_show(self, run_id: str) -> tuple[bool, str]:
+        """Whether a run is among the dead, and the worker it was lost on last ("": not known)."""
+        shard = self.shard_of(run_id)
+        prefix = self.prefixes[shard]
+        score = await self.command("ZSCORE", prefix + b"dead", run_id, shard=shard)
+        worker = await self.command("HGET", prefix + f"r:{run_id}".encode(), "lw", shard=shard)
+        return score is not None, worker.decode("utf-8", "replace") if worker else ""
 
     async def dead_replay(self, run_id: str) -> bool:
         return bool(await self.script("dead_replay", self.shard_of(run_id), run_id, os.urandom(8)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prefect_lite.protocol.messages import RunState
 
-from .records import read_state
+from .records import read_state, unblocks
 from .shard_calls import ShardCalls, to_ms
 from .store import LeaseEvent, PromoteReply
 
@@ -15,6 +15,9 @@ SERVICE_LIMIT = 100
 
 RETENTION_LIMIT = 1000
 """Entries that one call of retention may look at; each costs less than a run."""
+
+OVER_LIMIT = 500
+"""Runs that one call looks at to see whether they have ended."""
 
 GAP_MS = 3000
 GAP_LOOKS = 3
@@ -44,6 +47,8 @@ class ServiceCalls(ShardCalls):
                 for i in range(0, len(words), 6):
                     run_id, task_key, session, outcome = (word.decode() for word in words[i : i + 4])
                     state = read_state(run_id, words[i + 5]) if words[i + 5] else None
+                    if unblocks(words[i + 5]):
+                        self.on_unblocked(run_id)
                     tell(LeaseEvent(run_id, task_key, session, outcome, words[i + 4], state))
 
     async def promote(self) -> PromoteReply:
@@ -59,9 +64,23 @@ class ServiceCalls(ShardCalls):
                 ready.update(word.decode() for word in words[:count])
                 for i in range(count, len(words), 2):
                     ended.append(read_state(words[i].decode(), words[i + 1]))
+                    if unblocks(words[i + 1]):
+                        self.on_unblocked(ended[-1].run_id)
             if due_ms > 0 and (soonest < 0 or due_ms < soonest * 1000):
                 soonest = due_ms / 1000
         return PromoteReply(sorted(ready), ended, soonest)
+
+    async def over(self, run_ids: list[str]) -> list[str]:
+        """Those of the runs that have ended; costs much less than a lookup."""
+        by_shard: dict[int, list[str]] = {}
+        for run_id in run_ids:
+            by_shard.setdefault(self.shard_of(run_id), []).append(run_id)
+        over: list[str] = []
+        for shard, ids in by_shard.items():
+            for i in range(0, len(ids), OVER_LIMIT):
+                reply = await self.script("over", shard, *ids[i : i + OVER_LIMIT])
+                over += [word.decode() for word in reply]
+        return over
 
     async def retention(self) -> int:
         """Returns how many entries were removed."""
@@ -74,3 +93,7 @@ class ServiceCalls(ShardCalls):
                 )
                 removed += count
         return removed
+
+    async def waiting(self) -> int:
+        """Runs that are ready, delayed or blocked, in all shards."""
+        return sum(await self.each("waiting"))

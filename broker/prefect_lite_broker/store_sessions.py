@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from .lanes import pack
 from .shard_calls import ShardCalls, to_ms
 from .store import RenewReply, Resumed
+
+RESUME_TRIES = 2
+"""A resume that was overtaken is made once more. If it is overtaken again, the worker that is really there
+will come again; a connection that nobody reads will not."""
 
 _STATUS = {b"o": "ok", b"m": "moved", b"u": "unknown"}
 
@@ -19,22 +24,56 @@ class SessionCalls(ShardCalls):
         lease = to_ms(self.settings.lease_seconds)
         return max(await self.each("open_session", session, digest, pack(info), lease))
 
-    async def resume_session(self, session: str, digest: bytes) -> Resumed | None:
+    async def resume_session(
+        self, session: str, digest: bytes, info: dict[str, Any] | None = None
+    ) -> Resumed | None:
+        """Take a session over; None when no shard knows it, or the secret is another one.
+
+        Safe to be cut anywhere and begun again, here or by another broker: the first shard gives each call
+        an epoch of its own, and where a later one was faster this one has ``moved``.
+
+        Args:
+            session: Its id.
+            digest: Of its secret.
+            info: For shards that know it no more while others do.
+        """
+        packed = pack(info or {})
+        floor = 0
+        for _ in range(RESUME_TRIES):
+            first = await self._resume_first(session, digest, packed, floor)
+            if first is None:
+                return None
+            epoch: int = first[1]
+            replies = [first, *await self._resume(range(1, self.shards), session, digest, epoch, packed)]
+            ahead = [reply[1] for reply in replies if reply[0] == b"m"]
+            if not ahead:
+                words = [word.decode() for reply in replies for word in reply[2:]]
+                return Resumed(epoch, [words[i : i + 2] for i in range(0, len(words), 2)])
+            # A later resume, or a first shard that has lost data: only an epoch above all tells.
+            floor = max(ahead)
+        return Resumed(0, [], moved=True)
+
+    async def _resume_first(self, session: str, digest: bytes, packed: bytes, floor: int) -> Any:
+        """The first shard chooses the epoch; one that knows the session no more asks the others first."""
+        (reply,) = await self._resume((0,), session, digest, 0, b"", floor)
+        if reply[0] == b"u":
+            others = await self._resume(range(1, self.shards), session, digest, -1, b"")
+            known = [other[1] for other in others if other[0] == b"o"]
+            if not known:
+                return None
+            (reply,) = await self._resume((0,), session, digest, 0, packed, max(known))
+        return None if reply[0] == b"u" else reply
+
+    async def _resume(
+        self, shards: Iterable[int], session: str, digest: bytes, epoch: int, packed: bytes, floor: int = 0
+    ) -> list[Any]:
         lease = to_ms(self.settings.lease_seconds)
-        # The first shard decides the epoch, the others follow.
-        first = await self.script("resume_session", 0, session, digest, 0, lease)
-        if not first:
-            return None
-        rest = await asyncio.gather(
+        return await asyncio.gather(
             *(
-                self.script("resume_session", i, session, digest, first[0], lease)
-                for i in range(1, self.shards)
+                self.script("resume_session", shard, session, digest, epoch, lease, packed, floor)
+                for shard in shards
             )
         )
-        if not all(rest):
-            return None
-        words = [word.decode() for reply in (first, *rest) for word in reply[1:]]
-        return Resumed(first[0], [words[i : i + 2] for i in range(0, len(words), 2)])
 
     async def serve(self, session: str, epoch: int, task_keys: list[str]) -> str:
         return _worst(await self.each("serve", session, epoch, pack(task_keys)))

@@ -32,7 +32,7 @@ from prefect_lite.protocol.messages import (
 )
 from prefect_lite_broker import queries
 from prefect_lite_broker.dispatch import Seat
-from prefect_lite_broker.store import CancelReply, CommitReply, SubmitReply
+from prefect_lite_broker.store import CancelReply, CommitReply, SubmitReply, TurnedAway
 
 if TYPE_CHECKING:
     from prefect_lite_broker.hub import Hub
@@ -101,6 +101,7 @@ class Outgoing(ABC):
         """SUBMIT is durable, or refused."""
         run_id = reply.run_id
         hub = self.hub
+        hub.room.settled(reply.status == "accepted")
         if reply.status == "accepted":
             if reply.delayed_seconds > 0:
                 hub.delayed(reply.delayed_seconds)
@@ -109,7 +110,10 @@ class Outgoing(ABC):
             hub.watches.surprise(run_id)
             if reply.status != "exists":
                 hub.watches.unwatch(self, (run_id,))
-                self.send(Refused(run_id, reply.status, reply.text, reply.retry_after_seconds))
+                text, again = reply.text, reply.retry_after_seconds
+                if reply.status == "full":
+                    text, again = text or hub.room.text(), hub.room.retry_after()
+                self.send(Refused(run_id, reply.status, text, again))
                 return
             if reply.existing_id and reply.existing_id != run_id:
                 hub.watches.unwatch(self, (run_id,))
@@ -148,10 +152,6 @@ def submit(peer: Peer, msg: Submit) -> None:
     hub = peer.hub
     if hub.stopping:
         return  # without an answer: the client sends it again, to the next broker
-    if msg.parents:
-        text = "This broker does not hold runs back for other runs yet."
-        peer.send(Refused(msg.run_id, "unsupported", text))
-        return
     key = msg.task_key
     if key not in peer.checked and len(peer.checked) < MAX_NOTICED_KEYS:
         peer.checked.add(key)
@@ -161,10 +161,12 @@ def submit(peer: Peer, msg: Submit) -> None:
     hub.watches.expect(msg.run_id)
     if msg.watch and len(peer.watched) < MAX_WATCHES:
         hub.watches.register(peer, msg.run_id)
+    if not hub.room.admit():
+        msg = TurnedAway(*msg)._replace(body=b"")
     hub.store.submit(msg, peer.submitted)
     if msg.expires_seconds > 0:
         hub.delayed(msg.expires_seconds)
-    if msg.countdown_seconds <= 0:
+    if msg.countdown_seconds <= 0 and not msg.parents and not msg.tolerated:
         # Before the write: the claim then shares its round trip.
         hub.dispatch.wake_run(key, msg.run_id)
 

@@ -25,6 +25,8 @@ MAX_EXPECTED = 50_000
 """Runs remembered as submitted here and not ended; the oldest are forgotten and read when watched."""
 MAX_LOOKUPS = 500
 """Reads in flight: a client that renews 100,000 watches must not hold up the commits of others."""
+MAX_AGED = 5_000
+"""Watched runs that one look goes over to see whether they have ended without a hint."""
 LOST_SECONDS = 60.0
 """A read without an answer for so long no longer takes a place of the MAX_LOOKUPS."""
 
@@ -50,6 +52,7 @@ class Watches:
         self._waiting: OrderedDict[str, None] = OrderedDict()  # watched runs to read when there is room
         self._reading: OrderedDict[str, float] = OrderedDict()  # and since when
         self._expected: OrderedDict[str, None] = OrderedDict()
+        self._aged: list[str] = []  # watched at some earlier look, and not looked at since
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -117,6 +120,20 @@ class Watches:
         """Another broker ended these runs: read the watched ones."""
         for run_id in run_ids:
             self.surprise(run_id)
+
+    def aged(self) -> list[str]:
+        """Runs that have been watched since an earlier call: any hint of their end would have come by now.
+
+        At most ``MAX_AGED``; with more watches each has its turn.
+        """
+        aged, watchers, old = self._aged, self._watchers, list[str]()
+        while aged and len(old) < MAX_AGED:
+            run_id = aged.pop()
+            if run_id in watchers:
+                old.append(run_id)
+        if not aged:
+            self._aged = list(watchers)
+        return old
 
     def reread(self) -> None:
         """Hints were lost: read everything that is watched."""

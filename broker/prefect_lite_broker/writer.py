@@ -14,29 +14,25 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import RedisError, ResponseError
 
 from .backlog import Backlog, Batch
+from .connect import Dial, pack_command, send
+from .refusals import Cure, ReplicasMissing, cure, sentence
 from .scripts import SCRIPTS
+from .trouble import AWAY, FULL, REFUSES, SILENT, Trouble
 
 logger = logging.getLogger(__name__)
 
 EXCHANGE_SECONDS = 10.0
 """A pipeline without its last reply by then: the connection is taken for dead."""
+
+SILENT_SECONDS = 1.0
+"""A pipeline without an answer for so long is worth a line in the log."""
 
 STOPPED = "The store was stopped."
 
@@ -44,43 +40,53 @@ DEPTH = 2
 """Pipelines in flight: Redis works on one while this process hands on the answers of the last and packs the
 next. With one, the two took turns, and their times added up."""
 
-FULL_SECONDS = 0.1
-"""Pause after Redis refused new runs because it is full, or all writes because it can't persist."""
+REFUSED_SECONDS = 0.1
+"""Pause after Redis refused something for a reason that passes: full memory or disk, a slot on its way."""
 
 BACKOFF_SECONDS = (0.05, 1.0)
 
-# The stub says a tuple of one; any length is meant. redis-py's own packing is Python and 20 times slower.
-_pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # pyright: ignore[reportAssignmentType]
 
-_PASSING_TEXTS = ("READONLY", "OOM", "MISCONF", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "BUSY")
-_PASSING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, MasterDownError)
+class Way(NamedTuple):
+    """How a writer gets to its shard.
+
+    Attributes:
+        dial: Makes a connected redis-py connection without any retry of its own.
+        doubt: Told of errors that another server may not have.
+        trouble: Where the log is told from.
+        shard: Its number.
+        replicas: That have to confirm each pipeline of writes.
+        replicas_ms: Time for them to do so.
+    """
+
+    dial: Dial
+    doubt: Callable[[BaseException], None]
+    trouble: Trouble
+    shard: int = 0
+    replicas: int = 0
+    replicas_ms: int = 1000
 
 
-Dial = Callable[[], Awaitable[AbstractConnection]]
+class _Pipeline(NamedTuple):
+    """What is in flight: how many answers are due, whether WAIT's comes after them, and since when."""
 
-
-def _out_of_memory(error: ResponseError) -> bool:
-    return isinstance(error, OutOfMemoryError) or str(error).startswith("OOM")
-
-
-def _passing(error: ResponseError) -> bool:
-    """Whether Redis will accept the same call later (full memory, failover, loading)."""
-    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_TEXTS)
+    answers: int
+    confirmed: bool
+    sent_at: float
 
 
 class ShardWriter:
     """See the module docstring.
 
     Args:
-        dial: Makes a connected redis-py connection without any retry of its own.
+        way: How to get to Redis.
         prefix: Start of the shard's keys.
         terms: Settings the scripts need.
         backlog: What waits for Redis.
         settled: Called after the answers of each pipeline have been handed on.
     """
 
-    def __init__(self, dial: Dial, prefix: bytes, backlog: Backlog, settled: Callable[[], None]) -> None:
-        self._dial = dial
+    def __init__(self, way: Way, prefix: bytes, backlog: Backlog, settled: Callable[[], None]) -> None:
+        self._way = way
         self._prefix = prefix
         self.backlog = backlog
         self._settled = settled
@@ -91,11 +97,13 @@ class ShardWriter:
         self._waiter: asyncio.Future[None] | None = None  # set while the loop sleeps
         self._stopped = False
         self._drained: asyncio.Future[None] | None = None
-        self._pipelines: deque[int] = deque()  # how many answers are due for each, oldest first
+        self._pipelines: deque[_Pipeline] = deque()  # oldest first
         self._arrival: asyncio.Future[None] | None = None  # set while the reader has nothing to read
         self._failures = 0
         self._refused_by: ResponseError | None = None  # by a condition that passes
         self._was_full = False
+        self._has_room = False  # a submit was stored since Redis was full
+        self._exchange_seconds = EXCHANGE_SECONDS + (way.replicas_ms / 1000 if way.replicas else 0)
 
     # -- producers ----------------------------------------------------------------------------------
     def wake(self) -> None:
@@ -119,8 +127,18 @@ class ShardWriter:
             await self._drained
 
     def sweep(self) -> None:
-        """Refuse what may be refused and has waited too long."""
+        """Refuse what may be refused and has waited too long; tell the log of a Redis that is silent."""
+        silent = self.silent_seconds
+        if silent > SILENT_SECONDS:
+            self._note(SILENT, f"nothing for {silent:.1f} s")
         self.backlog.sweep(self.last_error)
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the oldest pipeline has been waiting for its answers; 0 without one."""
+        if not self._pipelines:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._pipelines[0].sent_at
 
     # -- the loop -----------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -133,10 +151,16 @@ class ShardWriter:
                 try:
                     await self._serve(connection)
                 except (RedisError, OSError, TimeoutError) as exc:
-                    self.last_error = str(exc) or type(exc).__name__
-                    logger.warning(
-                        "lost the connection to Redis: %s", self.last_error, extra={"action": "reconnect"}
+                    self._note(AWAY, str(exc) or type(exc).__name__)
+                    self._way.doubt(exc)
+                    await self._drop()
+                    await self._back_off()
+                except Exception as exc:
+                    # A writer that ends would leave its shard without service until the broker is restarted.
+                    logger.critical(
+                        "the writer of shard %d failed; it goes on", self._way.shard, exc_info=True
                     )
+                    self._note(AWAY, str(exc) or type(exc).__name__)
                     await self._drop()
                     await self._back_off()
         finally:
@@ -144,6 +168,10 @@ class ShardWriter:
             self._stopped = True
             await self._drop()
             self.backlog.fail_all(STOPPED)
+
+    def _note(self, kind: str, text: str) -> None:
+        self.last_error = text
+        self._way.trouble.begins(self._way.shard, kind, text)
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Send pipelines while another task reads the answers, until the connection fails or is given up.
@@ -192,12 +220,17 @@ class ShardWriter:
         payload = [packed for batch in batches if (packed := self._try_pack(batch))]
         if not payload:
             return
-        self._pipelines.append(len(in_flight) - before)
+        way = self._way
+        confirmed = way.replicas > 0 and any(batch.lane is not self.backlog.lookup for batch in batches)
+        if confirmed:
+            payload.append(pack_command(("WAIT", way.replicas, way.replicas_ms)))
+        now = asyncio.get_running_loop().time()
+        self._pipelines.append(_Pipeline(len(in_flight) - before, confirmed, now))
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.set_result(None)
         async with asyncio.timeout(EXCHANGE_SECONDS):
-            await connection.send_packed_command(payload, check_health=False)
+            await send(connection, *payload)
 
     async def _read_answers(self, connection: AbstractConnection) -> None:
         backlog, in_flight, pipelines = self.backlog, self.backlog.in_flight, self._pipelines
@@ -205,46 +238,75 @@ class ShardWriter:
             while not pipelines:
                 self._arrival = asyncio.get_running_loop().create_future()
                 await self._arrival
-            async with asyncio.timeout(EXCHANGE_SECONDS):
-                for _ in range(pipelines[0]):
-                    try:
-                        reply = await connection.read_response(disconnect_on_error=False)
-                    except ResponseError as exc:
-                        self._failed(in_flight.popleft(), exc)
-                        continue
-                    backlog.settle(in_flight.popleft(), reply)
+            async with asyncio.timeout(self._exchange_seconds):
+                if pipelines[0].confirmed:
+                    await self._read_confirmed(connection, pipelines[0].answers)
+                else:
+                    for _ in range(pipelines[0].answers):
+                        try:
+                            reply = await connection.read_response(disconnect_on_error=False)
+                        except ResponseError as exc:
+                            self._failed(in_flight.popleft(), exc)
+                            continue
+                        self._settle(in_flight.popleft(), reply)
             pipelines.popleft()
             self._settled()
             if self._refused_by is None:
                 self._failures = 0
-            if self._was_full and not backlog.full and not backlog.submits_again:
+                self._way.trouble.ends(self._way.shard, AWAY, SILENT, REFUSES)
+            if self._was_full and self._has_room and not backlog.full and not backlog.submits_again:
                 self._was_full = False
-                logger.info("Redis accepts new runs again", extra={"action": "wait"})
+                self._way.trouble.ends(self._way.shard, FULL)
             self.wake()
+
+    async def _read_confirmed(self, connection: AbstractConnection, answers: int) -> None:
+        """The answers of a pipeline count only when enough replicas have what it wrote."""
+        backlog, in_flight = self.backlog, self.backlog.in_flight
+        replies: list[Any] = []
+        for _ in range(answers):
+            try:
+                replies.append(await connection.read_response(disconnect_on_error=False))
+            except ResponseError as exc:
+                replies.append(exc)
+        replicas: Any = await connection.read_response(disconnect_on_error=False)
+        wanted = self._way.replicas
+        for reply in replies:
+            batch = in_flight.popleft()
+            if isinstance(reply, ResponseError):
+                self._failed(batch, reply)
+            elif replicas < wanted and batch.lane is not backlog.lookup:
+                text = f"{replicas} of {wanted} replicas have confirmed the write in time"
+                self._failed(batch, ReplicasMissing(text))
+            else:
+                self._settle(batch, reply)
+
+    def _settle(self, batch: Batch, reply: Any) -> None:
+        self._has_room = self._has_room or batch.lane is self.backlog.submit
+        self.backlog.settle(batch, reply)
 
     async def _connect(self) -> AbstractConnection | None:
         try:
             async with asyncio.timeout(EXCHANGE_SECONDS):
-                connection = await self._dial()
+                connection = await self._way.dial()
                 self._connection = connection
                 await self._load_scripts(connection)
+                if self._way.replicas:
+                    mark = ("EVALSHA", SCRIPTS["mark"].sha, 1, self._prefix)
+                    await send(connection, pack_command(mark))
+                    await connection.read_response()
         except (RedisError, OSError, TimeoutError) as exc:
-            self.last_error = str(exc) or type(exc).__name__
-            if self._failures == 0:
-                logger.warning("Redis is not reachable: %s", self.last_error, extra={"action": "connect"})
+            self._note(AWAY, str(exc) or type(exc).__name__)
+            self._way.doubt(exc)
             await self._drop()
             await self._back_off()
             return None
-        if self._failures:
-            logger.info("Redis is reachable again", extra={"action": "connect"})
         self.connected = True
+        self._way.trouble.ends(self._way.shard, AWAY)
         return connection
 
     async def _load_scripts(self, connection: AbstractConnection) -> None:
         sources = [script.source for script in SCRIPTS.values()]
-        await connection.send_packed_command(
-            [_pack_command(("SCRIPT", "LOAD", source)) for source in sources], check_health=False
-        )
+        await send(connection, *(pack_command(("SCRIPT", "LOAD", source)) for source in sources))
         for _ in sources:
             await connection.read_response()
 
@@ -269,7 +331,7 @@ class ShardWriter:
     def _try_pack(self, batch: Batch) -> bytes:
         """Pack a call and note it as in flight; b"" when a hostile value (a NaN delay, say) forbids that."""
         try:
-            packed = _pack_command(batch.lane.command(self._prefix, batch.ops))
+            packed = pack_command(batch.lane.command(self._prefix, batch.ops))
         except (TypeError, ValueError, OverflowError) as exc:
             if len(batch.ops) > 1:
                 self.backlog.redo += [batch._replace(ops=[op]) for op in batch.ops]
@@ -281,13 +343,14 @@ class ShardWriter:
 
     def _failed(self, batch: Batch, error: ResponseError) -> None:
         backlog, lane, ops = self.backlog, batch.lane, batch.ops
-        self.last_error = str(error)
-        if _out_of_memory(error) and lane is backlog.log:
+        way = cure(error)
+        self.last_error = sentence(error)
+        if way is Cure.ROOM and lane is backlog.log:
             backlog.log.dropped += len(ops)
-        elif _out_of_memory(error) and lane is backlog.submit:
+        elif way is Cure.ROOM and lane is backlog.submit:
             backlog.redo.append(batch)
             self._hold_submits()
-        elif isinstance(error, NoScriptError) or _passing(error):
+        elif way is not Cure.NONE and not (way is Cure.ROOM and _only_asks(batch, backlog)):
             backlog.redo.append(batch._replace(repeated=True))
             self._refused_by = error
         elif lane is backlog.call:
@@ -305,10 +368,10 @@ class ShardWriter:
         """Redis has no memory for new runs. All else goes on, and may make room."""
         if self.backlog.full:
             return
-        if not self._was_full:
-            logger.warning("Redis refuses new runs: %s", self.last_error, extra={"action": "wait"})
+        self._note(FULL, self.last_error)
+        self._has_room = False
         self.backlog.full = self._was_full = True
-        asyncio.get_running_loop().call_later(FULL_SECONDS, self._try_again)
+        asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._try_again)
 
     def _try_again(self) -> None:
         self.backlog.full = False
@@ -320,16 +383,22 @@ class ShardWriter:
         Returns:
             Whether the connection is still the one to use.
         """
-        if isinstance(error, NoScriptError):
+        way = cure(error)
+        if way is Cure.LOAD:
             async with asyncio.timeout(EXCHANGE_SECONDS):
                 await self._load_scripts(connection)
             return True
-        if self._failures == 0:
-            logger.warning("Redis refuses writes: %s", self.last_error, extra={"action": "wait"})
-        if _out_of_memory(error) or self.last_error.startswith("MISCONF"):
+        self._note(REFUSES, self.last_error)
+        if way is not Cure.REDIAL:
             self._failures += 1
-            await asyncio.sleep(FULL_SECONDS)
+            await asyncio.sleep(REFUSED_SECONDS)
             return True
+        self._way.doubt(error)
         await self._drop()  # after a failover the address may lead to another server
         await self._back_off()
         return False
+
+
+def _only_asks(batch: Batch, backlog: Backlog) -> bool:
+    """Whether a call is the question if Redis takes new runs, which a refusal answers."""
+    return batch.lane is backlog.call and SCRIPTS["accepts"].sha in batch.ops[0][0]

@@ -19,10 +19,19 @@ broker = typer.Typer(
 )
 runs = typer.Typer(help="Look at runs and cancel them.", no_args_is_help=True)
 app.add_typer(broker, name="broker")
+dead = typer.Typer(
+    help="Look at runs that lost every lease they were given, run them again, or drop them.",
+    no_args_is_help=True,
+)
 app.add_typer(runs, name="run")
+app.add_typer(dead, name="dead")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 RunId = Annotated[str, typer.Argument(help="Id of the run, 32 hex digits (dashes are fine).")]
+
+RunIds = Annotated[list[str] | None, typer.Argument(help="Ids of runs.", show_default=False)]
+Every = Annotated[bool, typer.Option("--all", help="All that are dead now.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 
 
 def run(argv: list[str]) -> int:
@@ -96,6 +105,42 @@ def cancel(run_id: RunId) -> None:
     from prefect_lite.cli.runs import cancel_run
 
     raise typer.Exit(cancel_run(run_id))
+
+
+@dead.command("list")
+def dead_list(
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out so many of the newest.")] = 0,
+    json: Json = False,
+) -> None:
+    """List dead runs, newest first."""
+    from prefect_lite.cli.dead import list_dead
+
+    raise typer.Exit(list_dead(limit=limit, offset=offset, as_json=json))
+
+
+@dead.command("show")
+def dead_show(run_id: RunId, json: Json = False) -> None:
+    """Show why a run is dead."""
+    from prefect_lite.cli.dead import show_dead
+
+    raise typer.Exit(show_dead(run_id, as_json=json))
+
+
+@dead.command("replay")
+def dead_replay(run_ids: RunIds = None, every: Every = False, yes: Yes = False, json: Json = False) -> None:
+    """Run dead runs again, under their ids and with a clean count of lost leases."""
+    from prefect_lite.cli.dead import change_dead
+
+    raise typer.Exit(change_dead("dead.replay", run_ids or [], every=every, yes=yes, as_json=json))
+
+
+@dead.command("drop")
+def dead_drop(run_ids: RunIds = None, every: Every = False, yes: Yes = False, json: Json = False) -> None:
+    """Forget the arguments of dead runs; what became of them stays known for the usual time."""
+    from prefect_lite.cli.dead import change_dead
+
+    raise typer.Exit(change_dead("dead.drop", run_ids or [], every=every, yes=yes, as_json=json))
 
 
 @app.command()

@@ -42,7 +42,7 @@ def show_run(run_id: str, *, as_json: bool) -> int:
     elif not known:
         typer.echo(f"The broker has no record of run {run_id} (any more).")
     else:
-        typer.echo("\n".join(_describe(state, str(why.get("sentence", "")))))
+        typer.echo("\n".join(describe(state, str(why.get("sentence", "")))))
     return 0 if known else 1
 
 
@@ -53,7 +53,7 @@ def print_log(run_id: str) -> int:
     while offset is not None:  # a page is what fits one frame
         page = cast("dict[str, Any]", ask(get_settings(), "log", [parse_run_id(run_id), offset]))
         for level, when_ms, logger, text in page["lines"]:
-            typer.echo(f"{_clock(when_ms)} {_LEVELS.get(level, str(level)):<8} {logger}: {text}")
+            typer.echo(f"{clock(when_ms)} {_LEVELS.get(level, str(level)):<8} {logger}: {text}")
             some = True
         offset = page["next"]
     if not some:
@@ -74,7 +74,8 @@ def cancel_run(run_id: str) -> int:
     return 1 if status == "unknown" else 0
 
 
-def _describe(state: dict[str, Any], why: str) -> list[str]:
+def describe(state: dict[str, Any], why: str) -> list[str]:
+    """Lines for a run: the fields of its STATE, and why it waits ("": it doesn't)."""
     lines = [
         f"run       {state['run_id']}",
         f"task      {state['task_key']}",
@@ -87,10 +88,10 @@ def _describe(state: dict[str, Any], why: str) -> list[str]:
     lines.append(f"attempt   {state['attempt']}")
     if state.get("lost"):
         lines.append(f"lost      {state['lost']} leases")
-    lines += [f"{label:<9} {_clock(state[field])}" for field, label in _TIMES if state.get(field)]
+    lines += [f"{label:<9} {clock(state[field])}" for field, label in _TIMES if state.get(field)]
     return lines
 
 
-def _clock(when_ms: int) -> str:
+def clock(when_ms: int) -> str:
     """Local time of the day with the date, to the millisecond."""
     return datetime.fromtimestamp(when_ms / 1000).isoformat(" ", "milliseconds")

@@ -78,8 +78,13 @@ def connected_workers(settings: Settings) -> list[dict[str, Any]]:
         Each with ``name``, ``host``, ``pid``, ``task_keys`` and ``held`` (runs under way there). Empty
         without the admin token, which the question takes.
     """
+    sessions: list[dict[str, Any]] = []
+    offset: int | None = 0
     try:
-        sessions = cast("list[dict[str, Any]]", ask(settings, "sessions"))
+        while offset is not None:
+            page = ask(settings, "sessions", offset)
+            sessions += page["sessions"]
+            offset = page["next"]
     except BrokerError:
         return []
     return [

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Final
 
 from prefect_lite.client.connection import BrokerConnection
 from prefect_lite.client.questions import Questions
-from prefect_lite.client.requests import Answered, Listener, Submission, refusal
+from prefect_lite.client.queueing import Queueing
+from prefect_lite.client.requests import Answered, Listener, Submission, perhaps_stored, refusal
 from prefect_lite.client.watching import Watching
 from prefect_lite.exceptions import BrokerUnreachable
 from prefect_lite.protocol.codec import ProtocolError
@@ -63,9 +64,17 @@ class Link:
         self._down_since = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[Sequence[Submit], Submission]] = deque()  # for a connection
-        self._pending: dict[str, Submission] = {}  # sent, not answered
+        self._pending: dict[str, tuple[Submit, Submission]] = {}  # sent, not answered
         self._twins: dict[str, list[tuple[Submit, Submission]]] = {}  # of a pending one, with the same id
-        self._watching = Watching(self._session, loop, settings.watch_refresh_seconds, self._flush)
+        self._unsure: set[str] = set()  # runs that may have been stored, although no broker said so
+        self._queueing = Queueing(loop, self._send_again, self._waited, lambda: self._session.welcomed)
+        self._watching = Watching(
+            self._session,
+            loop,
+            settings.watch_refresh_seconds,
+            self._flush,
+            unsent=self._queueing.holds,
+        )
         self._questions = Questions(self._session, self._flush)
         self._warned: set[str] = set()
 
@@ -81,20 +90,45 @@ class Link:
             self._waiting.append((submits, submission))
             return
         pending = self._pending
-        send = self._session.submit
+        queueing = self._queueing
         for message in submits:
             run_id = message.run_id
-            if run_id in pending:
+            if run_id in pending or (queueing and queueing.holds(run_id)):
                 self._twins.setdefault(run_id, []).append((message, submission))
                 continue
-            pending[run_id] = submission
             if message.watch and submission.listener is not None:
                 self._watching.expect(run_id, submission.listener)
-            try:
-                send(message)
-            except ProtocolError as exc:
-                self._refused(Refused(run_id, exc.code, exc.text))
+            if queueing and queueing.join(message, submission):
+                continue
+            self._send(message, submission)
         self._flush()
+
+    def _send(self, message: Submit, submission: Submission) -> None:
+        self._pending[message.run_id] = message, submission
+        try:
+            self._session.submit(message)
+        except ProtocolError as exc:
+            self._refused(Refused(message.run_id, exc.code, exc.text))
+
+    def _send_again(self, runs: list[tuple[Submit, Submission]]) -> None:
+        """Runs of a line, to be tried once more."""
+        for message, submission in runs:
+            # The refusal ended the watch of somebody who waits for it already.
+            watch = not message.watch and self._watching.knows(message.run_id)
+            self._send(message._replace(watch=True) if watch else message, submission)
+        self._flush()
+
+    def _waited(self, message: Submit, submission: Submission, refused: Refused) -> None:
+        """A run has waited for room as long as it may."""
+        error = refusal(refused, message.task_key, time.monotonic() - submission.since)
+        self._fail(submission, [message.run_id], self._as_far_as_known(message.run_id, error))
+        self._submit_twins(message.run_id)
+
+    def _as_far_as_known(self, run_id: str, error: Exception) -> Exception:
+        if run_id not in self._unsure:
+            return error
+        self._unsure.discard(run_id)
+        return perhaps_stored(error, run_id)
 
     def watch(self, run_ids: Iterable[str], listener: Listener) -> None:
         if self._closed is not None:
@@ -179,7 +213,8 @@ class Link:
 
     def _needed(self) -> bool:
         """Whether a connection that is lost has to be replaced at once."""
-        return bool(self._waiting or self._pending or self._questions) or self._watching.waited_for
+        unsettled = self._waiting or self._pending or self._queueing or self._questions
+        return bool(unsettled) or self._watching.waited_for
 
     def _gave_up(self, task: asyncio.Task[None]) -> None:
         """The broker refuses us for good; the next use tries again, perhaps with another token."""
@@ -196,6 +231,7 @@ class Link:
             self.submit(submits, submission)
 
     def _on_down(self, _error: Exception | None) -> None:
+        self._unsure.update(self._pending)
         if self._sweeper is None and self._closed is None:
             self._down_since = time.monotonic()
             self._sweep()
@@ -228,32 +264,55 @@ class Link:
                 self._warned.add(key)
                 logger.warning("%s", sentence, extra={"task_key": key, "action": "unserved"})
         for asked, existing in message.aliases:
-            submission = self._pending.get(asked)
-            if submission is not None:
+            pending = self._pending.get(asked)
+            if pending is not None:
                 self._watching.moved(asked, existing)
-                submission.aliases[asked] = existing
+                pending[1].aliases[asked] = existing
                 self._settle(asked)
         for run_id in message.run_ids:
             self._settle(run_id)
 
     def _settle(self, run_id: str) -> None:
-        submission = self._pending.pop(run_id, None)
-        if submission is not None:
-            submission.settled()
+        pending = self._pending.pop(run_id, None)
+        if pending is not None:
+            pending[1].settled()
+        if self._unsure:
+            self._unsure.discard(run_id)
+        if self._queueing:
+            self._queueing.settled(run_id)
         if self._twins:
-            for message, twin in self._twins.pop(run_id, ()):
-                self.submit([message], twin)
+            self._submit_twins(run_id)
+
+    def _submit_twins(self, run_id: str) -> None:
+        for message, twin in self._twins.pop(run_id, ()):
+            self.submit([message], twin)
 
     def _refused(self, message: Refused) -> None:
-        self._settle_with(message.run_id, refusal(message))
+        run_id = message.run_id
+        pending = self._pending.get(run_id)
+        if pending is None:
+            return
+        submit, submission = pending
+        if message.code == "unavailable":
+            self._unsure.add(run_id)  # Redis may have it, and have been unable to say so
+        if self._queueing.take(submit, submission, message):
+            del self._pending[run_id]
+            return
+        waited = time.monotonic() - submission.since if submission.patience else 0.0
+        self._settle_with(run_id, self._as_far_as_known(run_id, refusal(message, submit.task_key, waited)))
 
     def _settle_with(self, run_id: str, error: Exception) -> None:
-        submission = self._pending.get(run_id)
-        if submission is not None:
-            submission.errors[run_id] = error
-            if submission.listener is not None:
-                self._watching.refused(run_id, submission.listener, error)
+        pending = self._pending.get(run_id)
+        if pending is not None:
+            self._note(pending[1], run_id, error)
             self._settle(run_id)
+
+    def _note(self, submission: Submission, run_id: str, error: Exception) -> None:
+        submission.errors[run_id] = error
+        if submission.listener is not None:
+            self._watching.refused(run_id, submission.listener, error)
+        else:
+            self._watching.read_again(run_id)
 
     # -- giving up --------------------------------------------------------------------------------
 
@@ -272,16 +331,20 @@ class Link:
         limit = self._settings.connect_timeout_seconds
         if connection.starting:
             limit = max(limit, START_SECONDS)
-        latest = time.monotonic() - limit
+        now = time.monotonic()
+        latest = now - limit
         if self._down_since > latest:
             return
         error = self._unreachable()
-        kept = deque(item for item in self._waiting if item[1].since > latest)
-        given_up = [item for item in self._waiting if item[1].since <= latest]
-        self._waiting = kept
+
+        def late(submission: Submission) -> bool:
+            return submission.since + max(limit, submission.patience) <= now
+
+        given_up = [item for item in self._waiting if late(item[1])]
+        self._waiting = deque(item for item in self._waiting if not late(item[1]))
         for submits, submission in given_up:
             self._fail(submission, [message.run_id for message in submits], error)
-        self._withdraw([run_id for run_id, one in self._pending.items() if one.since <= latest], error)
+        self._withdraw([run_id for run_id, (_, one) in self._pending.items() if late(one)], error)
         self._questions.fail(error, latest)
         if not self._ever_up:
             self._watching.fail(error)
@@ -301,16 +364,14 @@ class Link:
     def _fail(self, submission: Submission, run_ids: Iterable[str], error: Exception) -> None:
         """These runs were never sent, and won't be."""
         for run_id in run_ids:
-            submission.errors[run_id] = error
-            if submission.listener is not None:
-                self._watching.refused(run_id, submission.listener, error)
+            self._note(submission, run_id, error)
             submission.settled()
 
     def _withdraw(self, run_ids: list[str], error: Exception) -> None:
         """These runs were sent, but not answered; they won't be sent again."""
         self._session.withdraw(run_ids)
         for run_id in run_ids:
-            self._settle_with(run_id, _perhaps_stored(error, run_id))
+            self._settle_with(run_id, perhaps_stored(error, run_id))
 
     def _fail_all(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -318,7 +379,8 @@ class Link:
         self._withdraw([*self._pending], error)
         for same in twins.values():
             for message, submission in same:
-                self._fail(submission, [message.run_id], _perhaps_stored(error, message.run_id))
+                self._fail(submission, [message.run_id], perhaps_stored(error, message.run_id))
+        waiting.extend(([message], submission) for message, submission in self._queueing.clear())
         for submits, submission in waiting:
             self._fail(submission, [message.run_id for message in submits], error)
         self._questions.fail(error)
@@ -331,14 +393,3 @@ class Link:
         Answer: _answered,
         Error: _error,
     }
-
-
-def _perhaps_stored(error: Exception, run_id: str) -> Exception:
-    """``error`` for a run that was sent, as far as anybody can tell."""
-    text = (
-        f"{error} Run {run_id} was sent and may have been stored; it is safe to repeat the call with "
-        f"apply_async(run_id={run_id!r}), which never makes a second run."
-    )
-    unsure = type(error)(text)
-    unsure.__cause__ = error
-    return unsure

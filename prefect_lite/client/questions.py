@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from prefect_lite.client.requests import Answered
+from prefect_lite.protocol.codec import ProtocolError
 from prefect_lite.protocol.messages import Answer, Cancel, Query
 from prefect_lite.protocol.peer_session import PeerSession
 
@@ -80,8 +81,12 @@ class Questions:
         while self._queued and len(self._queries) < WINDOW:
             what, arg, answered = self._queued.popleft()
             request = self._next_request()
+            try:
+                self._session.ask(Query(request, what, arg))
+            except ProtocolError as exc:
+                _fail(answered, exc)
+                continue
             self._queries[request] = answered
-            self._session.ask(Query(request, what, arg))
             self._flush()
 
 

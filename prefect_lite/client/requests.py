@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prefect_lite.client.latch import Latch
 from prefect_lite.exceptions import (
@@ -14,6 +14,10 @@ from prefect_lite.exceptions import (
     SubmitError,
 )
 from prefect_lite.protocol.messages import Refused, RunState
+
+if TYPE_CHECKING:
+    from prefect_lite.client.allowance import Allowance
+    from prefect_lite.settings import Settings
 
 
 class Listener(Protocol):
@@ -44,28 +48,61 @@ class Submission(Latch):
     Attributes:
         remaining: How many are neither durable nor refused.
         since: When they were handed over (monotonic seconds).
+        patience: Seconds from then on for which refusals that may pass are taken for a "not yet".
         errors: Refusals by run id.
         aliases: Ids of existing runs, by the id that was asked for (same idempotency key).
         listener: Told of the ends of the runs that are sent with ``watch``.
     """
 
-    __slots__ = ("aliases", "errors", "listener", "remaining", "since")
+    __slots__ = (
+        "aliases", "allowance", "count", "errors", "listener", "patience", "remaining", "since", "size",
+    )  # fmt: skip
 
-    def __init__(self, count: int, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        listener: Listener | None = None,
+        patience: float = 0.0,
+        allowance: Allowance | None = None,
+        size: int = 0,
+    ) -> None:
+        """``allowance``: where it has taken a place, for ``size`` bytes, to be left in the end."""
         super().__init__()
         self.listener = listener
-        self.remaining = count
+        self.patience = patience
+        self.allowance = allowance
+        self.count = self.remaining = count
+        self.size = size
         self.since = time.monotonic()
         self.errors: dict[str, Exception] = {}
         self.aliases: dict[str, str] = {}
         if not count:
-            self.set()
+            self._end()
 
     def settled(self) -> None:
         """One more is durable or refused."""
         self.remaining -= 1
         if not self.remaining:
-            self.set()
+            self._end()
+
+    def _end(self) -> None:
+        if self.allowance is not None:
+            self.allowance.leave(self.count, self.size)
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        try:
+            return super().wait(timeout)
+        except BaseException:
+            self.patience = 0.0  # nobody waits any more: it must not be sent again later
+            raise
+
+    async def wait_async(self, timeout: float | None = None) -> bool:
+        try:
+            return await super().wait_async(timeout)
+        except BaseException:
+            self.patience = 0.0
+            raise
 
 
 class Answered(Latch):
@@ -87,15 +124,61 @@ class Answered(Latch):
         self.since = time.monotonic()
 
 
-def refusal(message: Refused) -> Exception:
-    """The exception that a REFUSED stands for."""
+def refusal(message: Refused, task_key: str = "", waited: float = 0.0) -> Exception:
+    """The exception that a REFUSED stands for.
+
+    Args:
+        message: What the broker said.
+        task_key: Of the run's task.
+        waited: Seconds for which it was sent again.
+    """
     code, text, run_id = message.code, message.text, message.run_id
+    for_so_long = f" within {waited:.1f} s" if waited else ""
     if code == "unavailable":
-        return StoreUnavailable(text or "The broker's Redis does not answer.")
+        text = text or "The broker's Redis does not answer."
+        return StoreUnavailable(f"{text} The run of {task_key} was not accepted{for_so_long}. {_UNAVAILABLE}")
     if code == "full":
-        error = QueueFull(text or "The queue is full.", run_id=run_id, code=code)
+        text = text or "The queue is full."
+        error = QueueFull(
+            f"{text} The run of {task_key} was not accepted{for_so_long}. {_FULL}", run_id=run_id, code=code
+        )
+        error.waited_seconds = waited
         if message.retry_after_seconds >= 0:
             error.retry_after_seconds = message.retry_after_seconds
         return error
-    kind = {"conflict": IdempotencyConflict, "payload_too_large": PayloadTooLarge}.get(code, SubmitError)
+    if code == "conflict":
+        return IdempotencyConflict(f"{text} {_CONFLICT}".lstrip(), run_id=run_id, code=code)
+    kind = PayloadTooLarge if code == "payload_too_large" else SubmitError
     return kind(text or f"The broker refused the run ({code}).", run_id=run_id, code=code)
+
+
+_WAIT = "queue_timeout= of apply_async() and batch(), or PREFECT_LITE_QUEUE_WAIT_SECONDS"
+_FULL = f"Start more workers, raise the limit at the broker, or have the call wait for room: {_WAIT}."
+_UNAVAILABLE = f"See the broker's log, or have the call wait for the store: {_WAIT}."
+_CONFLICT = "Give the call another idempotency_key or run_id, or the arguments of that run."
+
+
+def too_many(task_key: str, allowance: Allowance, settings: Settings, waited: float) -> QueueFull:
+    """The error for a run that found no place in this process, and was not sent."""
+    error = QueueFull(
+        f"{allowance.runs:,} runs of this process, with {allowance.bytes:,} bytes of arguments, have no "
+        f"broker's word yet; PREFECT_LITE_MAX_UNCONFIRMED_RUNS ({settings.max_unconfirmed_runs:,}) and "
+        f"PREFECT_LITE_MAX_UNCONFIRMED_BYTES ({settings.max_unconfirmed_bytes:,}) allow no more. The run of "
+        f"{task_key} was not sent within {waited:.1f} s. The broker is slow or away: see 'prefect-lite "
+        f"status', or wait longer: {_WAIT}.",
+        code="full",
+    )
+    error.waited_seconds = waited
+    return error
+
+
+def perhaps_stored(error: Exception, run_id: str) -> Exception:
+    """``error`` for a run that was sent, as far as anybody can tell."""
+    text = (
+        f"{error} Run {run_id} was sent and may have been stored; it is safe to repeat the call with "
+        f"apply_async(run_id={run_id!r}), which never makes a second run."
+    )
+    unsure = type(error)(text)
+    unsure.__dict__.update(error.__dict__)
+    unsure.__cause__ = error
+    return unsure

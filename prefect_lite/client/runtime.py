@@ -11,12 +11,14 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from prefect_lite.client.allowance import Allowance
 from prefect_lite.client.link import Link
-from prefect_lite.client.requests import Answered, Listener, Submission
+from prefect_lite.client.requests import Answered, Listener, Submission, too_many
 from prefect_lite.embedded import load_or_create_keyring
 from prefect_lite.keyring import Keyring
 from prefect_lite.protocol.messages import Submit
@@ -33,6 +35,7 @@ class Runtime:
         settings: As they were when it started.
         keyring: Signs and verifies payloads.
         namespace: Of all its runs.
+        queue_wait_seconds: How long a run waits for room unless its call says otherwise.
         waited: Somebody waited for a single run since the last ``delay()``. Who does that is likely to wait
             for the next one too, whose SUBMIT then asks for its end at once.
     """
@@ -41,27 +44,68 @@ class Runtime:
         self.settings = settings
         self.keyring = keyring
         self.namespace = settings.namespace
+        self.queue_wait_seconds = settings.queue_wait_seconds
         self.waited = False
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._scheduled = False
         self._ended = False
         self._loop = _new_loop()
         self._link = Link(settings, self._loop)
+        self._allowance = Allowance(settings.max_unconfirmed_runs, settings.max_unconfirmed_bytes)
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
 
     # -- from any thread --------------------------------------------------------------------------
 
-    def submit(self, submits: Sequence[Submit], listener: Listener | None = None) -> Submission:
+    def submit(
+        self, submits: Sequence[Submit], listener: Listener | None = None, patience: float = 0.0
+    ) -> Submission:
         """Send runs. The returned latch is set when each is durable or refused.
 
+        While too many runs of this process have no broker's word this blocks.
+
         Args:
-            submits: The runs.
+            submits: The runs, one at least, of one task.
             listener: As for ``watch``, of the runs whose SUBMIT says ``watch``.
+            patience: Seconds for which a full queue, or a store that is away, is to be waited for.
+
+        Raises:
+            QueueFull: There was no place for them in this process in time; nothing was sent.
         """
-        submission = Submission(len(submits), listener)
+        size = _bytes_of(submits)
+        waited = 0.0
+        if not self._allowance.try_enter(len(submits), size):
+            since = time.monotonic()
+            entered = self._allowance.enter(len(submits), size, self._place_seconds(patience))
+            waited = time.monotonic() - since
+            if not entered:
+                raise too_many(submits[0].task_key, self._allowance, self.settings, waited)
+        return self._submit(submits, listener, patience - waited, size)
+
+    async def submit_async(
+        self, submits: Sequence[Submit], listener: Listener | None = None, patience: float = 0.0
+    ) -> Submission:
+        """``submit`` for coroutines."""
+        size = _bytes_of(submits)
+        waited = 0.0
+        if not self._allowance.try_enter(len(submits), size):
+            since = time.monotonic()
+            entered = await self._allowance.enter_async(len(submits), size, self._place_seconds(patience))
+            waited = time.monotonic() - since
+            if not entered:
+                raise too_many(submits[0].task_key, self._allowance, self.settings, waited)
+        return self._submit(submits, listener, patience - waited, size)
+
+    def _submit(
+        self, submits: Sequence[Submit], listener: Listener | None, patience: float, size: int
+    ) -> Submission:
+        submission = Submission(len(submits), listener, max(0.0, patience), self._allowance, size)
         self._post(self._link.submit, submits, submission)
         return submission
+
+    def _place_seconds(self, patience: float) -> float:
+        # Not at once: a loop that is faster than its broker is slowed down by this, and goes on.
+        return max(patience, self.settings.connect_timeout_seconds)
 
     def watch(self, run_ids: Iterable[str], listener: Listener) -> None:
         """Have ``listener`` told of the end of each run, now or when it comes, on the loop thread."""
@@ -145,6 +189,10 @@ class Runtime:
             self._drain()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
+
+
+def _bytes_of(submits: Sequence[Submit]) -> int:
+    return len(submits[0].body) if len(submits) == 1 else sum(len(message.body) for message in submits)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

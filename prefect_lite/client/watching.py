@@ -34,6 +34,7 @@ class Watching:
         refresh_seconds: Watched runs are read again this often.
         flush: Have the session's messages sent.
         window: See ``WINDOW``.
+        unsent: Whether a run waits to be sent (again), so that no broker may know of it.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Watching:
         flush: Callable[[], None],
         *,
         window: int = WINDOW,
+        unsent: Callable[[str], bool] = lambda _run_id: False,
     ) -> None:
         self._session = session
         self._loop = loop
         self._refresh_seconds = refresh_seconds
         self._flush = flush
         self._window = window
+        self._unsent = unsent
         self._turn = max(1, min(TURN, window // 10))
         self._listeners: dict[str, list[Listener]] = {}
         self._asked: dict[str, None] = {}  # the broker knows about these; longest unread first
@@ -115,6 +118,8 @@ class Watching:
     def ended(self, state: RunState) -> None:
         """A STATE has come."""
         run_id = state.run_id
+        if not state.type and self._unsent(run_id):
+            return
         if not state.type and run_id in self._listeners and run_id not in self._unknown:
             # Perhaps read before its SUBMIT was, on a new connection: once more before we say so.
             self._unknown.add(run_id)
@@ -124,6 +129,15 @@ class Watching:
             listener.ended(state)
         if self._queued and len(self._asked) + self._turn <= self._window:
             self._fill()
+
+    def knows(self, run_id: str) -> bool:
+        """Whether anybody waits for the end of this run."""
+        return run_id in self._listeners
+
+    def read_again(self, run_id: str) -> None:
+        """A run that was refused: whoever waits for it is to hear that there is none."""
+        if run_id in self._listeners:
+            self._ask([run_id])
 
     def refused(self, run_id: str, listener: Listener, error: Exception) -> None:
         """The run that ``listener`` expects will not be; others may know better."""

@@ -27,6 +27,8 @@ MAX_SECONDS: Final = 3.2e9
 """A century: longer durations are mistakes, and NaN and infinity fail the comparison."""
 MAX_TAGS: Final = 64
 MAX_TAG: Final = 256
+MAX_PARENTS: Final = 10_000
+"""Runs that one run may wait for: the ids of its SUBMIT take two thirds of a frame."""
 MAX_DEPTH: Final = 8
 """Nesting of the free-form values (QUERY, ANSWER, the info of HELLO)."""
 
@@ -156,6 +158,8 @@ def _submit(msg: m.Submit) -> None:
     if not -1 <= lost <= 1_000_000:
         raise ValueError("max_lost must be -1 to 1,000,000")
     if parents or tolerated:
+        if len(parents) + len(tolerated) > MAX_PARENTS:
+            raise ValueError(f"a run may wait for {MAX_PARENTS:,} others at most")
         _run_ids([*parents, *tolerated])
     if tags:
         _strings(tags, MAX_TAGS, MAX_TAG, "tags")

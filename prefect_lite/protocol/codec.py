@@ -27,9 +27,10 @@ MAX_FRAME: Final = 512 * KIB
 """Bytes of a frame; a peer that sends more is cut off."""
 CHUNK_BYTES: Final = 256 * KIB
 """Bytes of a blob per CHUNK."""
-MAX_ARRAY: Final = 8_192
-"""Items per array. msgpack reserves an array when it reads its header, before any item, and nests up to
-1,024 arrays: this bounds what a hostile frame can make it reserve to 64 MiB (untouched, freed at once)."""
+MAX_ARRAY: Final = 10_000
+"""Items per array, as many as a run may have parents. msgpack reserves an array when it reads its header,
+before any item, and nests up to 1,024 arrays: this bounds what a hostile frame can make it reserve to
+80 MiB (untouched, freed at once)."""
 MAX_MAP: Final = 1_024
 
 BLOB_FIELD: Final[dict[type[Message], int]] = {

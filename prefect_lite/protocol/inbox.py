@@ -35,6 +35,11 @@ class Inbox:
         self._dropped: set[int] = set()
         self._held = 0
 
+    @property
+    def receiving(self) -> bool:
+        """Whether a blob is on its way."""
+        return bool(self._streams)
+
     def add(self, chunk: Chunk) -> None:
         """Take the next piece of a stream.
 

@@ -37,6 +37,8 @@ BATCH_BYTES: Final = 256 * 1024
 BATCH_MESSAGES: Final = 2_048
 LIST_PART: Final = 2_048
 """Longer lists are sent as several messages."""
+MANY_PARENTS: Final = 64
+"""A SUBMIT that names more runs travels like one with a long blob: 10,000 ids take two thirds of a frame."""
 NOTICE_PART: Final = 16
 """The same for notices: each may have some KiB."""
 
@@ -204,6 +206,14 @@ class Outbox:
         else:
             self._waiting.append((message, blob))
 
+    def _send_submit(self, message: m.Submit) -> None:
+        body = message.body
+        parents = len(message.parents) + len(message.tolerated)
+        if len(body) > INLINE_BYTES or (parents > MANY_PARENTS and body):
+            self._waiting.append((message, body))
+        else:
+            self._small.append(message)
+
     def _send_answer(self, message: m.Answer) -> None:
         # Beyond these limits it would cost the receiver its connection, and the question would come again.
         try:
@@ -232,14 +242,21 @@ class Outbox:
         self._small.append(message._replace(**{message._fields[0]: parts[0]}))
         self._small.extend(type(message)(part) for part in parts[1:])
 
+    def _send_renew(self, message: m.Renew) -> None:
+        # The last one says all; on a slow link several would arrive together.
+        urgent = self._urgent
+        if urgent and type(urgent[-1]) is m.Renew:
+            urgent.pop()
+        urgent.append(message)
+
     # Where the verbs go that do not simply queue up.
     _places: ClassVar[dict[type[Message], Callable[[Outbox, Any], None]]] = {
         m.Serve: _send_urgent,  # before the READY that asks for runs of these keys
-        m.Renew: _send_urgent,
+        m.Renew: _send_renew,
         m.Ready: _send_urgent,
         m.Revoke: _send_urgent,
         m.Cancel: _send_cancel,
-        m.Submit: _send_blob,
+        m.Submit: _send_submit,
         m.Run: _send_blob,
         m.Finish: _send_blob,
         m.RunState: _send_blob,

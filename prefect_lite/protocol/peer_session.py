@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 
 from prefect_lite.protocol import messages as m
 from prefect_lite.protocol.checks import CHECKS, MAX_TEXT
-from prefect_lite.protocol.codec import ProtocolError
+from prefect_lite.protocol.codec import ProtocolError, decode_frame, encode_frame
 from prefect_lite.protocol.leases import Leases
 from prefect_lite.protocol.messages import Message
 from prefect_lite.protocol.roles import receivable_by_peer
@@ -141,7 +141,12 @@ class PeerSession(Session):
 
         Without a connection it is kept, the oldest dropped first, and sent after the next WELCOME. A CANCEL
         with a request number is repeated until its ANSWER, other messages are sent once.
+
+        Raises:
+            ProtocolError: A QUERY for which the broker would cut the connection; nothing was sent.
         """
+        if type(message) is m.Query:
+            self._check_question(message)
         if type(message) is m.Cancel and message.request:
             self.ask(message)
         elif self.welcomed:
@@ -150,10 +155,22 @@ class PeerSession(Session):
             self._parked.append(message)
 
     def ask(self, message: m.Query | m.Cancel) -> None:
-        """Send a question that may be asked twice: it is repeated on a new connection until its ANSWER."""
+        """Send a question that may be asked twice: it is repeated on a new connection until its ANSWER.
+
+        Raises:
+            ProtocolError: ``invalid``, the broker would cut the connection for it; nothing was sent.
+        """
+        self._check_question(message)
         self._cancels[message.request] = message
         if self.welcomed:
             super().send(message)
+
+    def _check_question(self, message: m.Query | m.Cancel) -> None:
+        """Look at a message with a free-form value as the broker will."""
+        try:
+            decode_frame(encode_frame([message]))
+        except ProtocolError as exc:
+            raise ProtocolError("invalid", f"The question can't be sent. {exc.text}") from exc
 
     def submit(self, message: m.Submit) -> None:
         """Send a run and remember it until ACCEPTED or REFUSED.
@@ -199,6 +216,11 @@ class PeerSession(Session):
         self._watches.difference_update(gone)
         if gone and self.welcomed:
             super().send(m.Unwatch(gone))
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a body or result is on its way in pieces."""
+        return self._inbox.receiving
 
     def _send_watches(self, run_ids: Iterable[str]) -> None:
         known = [run_id for run_id in run_ids if run_id not in self._submits]

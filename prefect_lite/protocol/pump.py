@@ -12,6 +12,7 @@ stopped reading.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,6 +28,9 @@ from prefect_lite.protocol.session import Session
 HIGH_WATER: Final = 32 * 1024
 """Bytes in the transport's buffer above which no further frame is given to it. With one frame more this
 bounds what a peer that does not read costs."""
+
+UNSENT_BYTES: Final = 32 * 1024
+"""The same for what the operating system holds of a TCP connection and has not sent."""
 
 
 class Pump:
@@ -68,6 +72,7 @@ class Pump:
         self._raised: BaseException | None = None
         # drain() has to wait exactly when flush() stops.
         ws.transport.set_write_buffer_limits(HIGH_WATER, HIGH_WATER // 4)
+        _keep_little_unsent(ws.transport)
 
     async def run(self) -> None:
         """Read until the connection is closed by either side; ``ws.close_code`` tells how.
@@ -146,6 +151,7 @@ class Pump:
         except ProtocolError as problem:
             self._report(problem)
             return
+        session.heard_at = self._loop.time()
         if messages:
             self._on_messages(messages)
         if self._timer is None:
@@ -188,6 +194,9 @@ class Pump:
             while not self._push():
                 async with asyncio.timeout(self._write_deadline):
                     await self._ws.drain()
+                # It takes what we send, so it is there. What it has to say may wait for our own last word,
+                # which is behind a large body on a slow link.
+                self._session.taken(self._loop.time())
         except TimeoutError:
             text = f"The peer did not take a frame within {self._write_deadline:g} s."
             self._report(ProtocolError("write_deadline", text, True))
@@ -228,6 +237,17 @@ class Pump:
             self._failed = True
             if self._on_error is not None:
                 self._on_error(problem)
+
+
+def _keep_little_unsent(transport: asyncio.Transport) -> None:
+    """Bound what the system takes and has not sent yet, where it can.
+
+    By itself it takes megabytes, and what is urgent would wait behind them for as long as a slow link needs.
+    """
+    sock = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if sock is not None and option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def _nothing_waits(ws: Any) -> bool:

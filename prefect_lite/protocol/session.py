@@ -37,7 +37,10 @@ class Session:
     Attributes:
         closed: A fatal error happened in either direction; nothing is received any more.
         renew_seconds: The beat of RENEW, 0 before WELCOME.
-        lease_seconds: Silence for longer than this means that the other side is gone, 0 before WELCOME.
+        lease_seconds: Life of a lease, 0 before WELCOME. Silence for three quarters of it, or half-way from
+            a beat to it if that is longer, means that the other side is gone.
+        heard_at: When the last frame came, in the clock given to ``tick``. Told by whoever has the clock;
+            0.0, not told: then a tick that finds one takes it for as old as itself.
     """
 
     _handlers: Mapping[type[Message], Handler | None]
@@ -57,7 +60,9 @@ class Session:
         self.closed = False
         self._errors = 0
         self._heard = True
+        self.heard_at = 0.0
         self._quiet_since = 0.0
+        self._next_beat = 0.0
         self._next_tick: float | None = None
 
     # -- sending ----------------------------------------------------------------------------------
@@ -158,28 +163,42 @@ class Session:
             return None
         return 0.0 if self._next_tick is None else self._next_tick
 
+    @property
+    def silence_seconds(self) -> float:
+        """Silence that means that the other side is gone: always more than a beat, less than a lease."""
+        return max(0.75 * self.lease_seconds, (self.lease_seconds + self.renew_seconds) / 2)
+
     def tick(self, now: float) -> None:
         """Do what is due at ``now`` (monotonic seconds).
 
         Raises:
-            ProtocolError: The other side was silent for longer than a lease (fatal, code ``silent``).
+            ProtocolError: The other side was silent for ``silence_seconds`` (fatal, code ``silent``).
         """
         due = self.next_deadline()
         if due is None or now < due:
             return
         first = self._next_tick is None
-        self._next_tick = now + self.renew_seconds
         # A tick that comes much too late means that this process was stopped or starved: what the other
         # side said meanwhile is still unread.
-        if self._heard or first or now - due > self.renew_seconds:
-            self._heard = False
+        if first or now - due > self.renew_seconds:
             self._quiet_since = now
-        elif now - self._quiet_since > self.lease_seconds:
+        elif self._heard:
+            self._quiet_since = self.heard_at or now
+        elif now - self._quiet_since >= self.silence_seconds:
             self.closed = True
             quiet = now - self._quiet_since
             raise ProtocolError(SILENT_CODE, f"Nothing was heard for {quiet:.1f} s.", True)
-        if not first:
-            self._beat()
+        self._heard = False
+        if first or now >= self._next_beat:
+            self._next_beat = now + self.renew_seconds
+            if not first:
+                self._beat()
+        self._next_tick = min(self._next_beat, max(now, self._quiet_since + self.silence_seconds))
+
+    def taken(self, now: float) -> None:
+        """The other side took a frame at ``now`` for which there had been no room: a sign of life."""
+        self._heard = True
+        self.heard_at = now
 
     def _beat(self) -> None:
         """Called every ``renew_seconds``."""

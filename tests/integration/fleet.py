@@ -6,9 +6,13 @@ import os
 import shutil
 import signal
 import urllib.request
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.history import USUAL_ENDS, History, Report
+from tests.chaos.truth import read_truth
 from tests.integration.harness import PrivateHome, Running, wait_until
 from tests.tools.server import ValkeyServer, free_port
 
@@ -64,7 +68,8 @@ class Fleet(PrivateHome):
         self.history = directory / "history"
         self.history.mkdir()
         self.env["PREFECT_LITE_TEST_HISTORY"] = str(self.history)
-        self.env["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(self.project)])
+        code = (REPOSITORY, REPOSITORY / "worker", REPOSITORY / "broker", self.project)
+        self.env["PYTHONPATH"] = os.pathsep.join(map(str, code))
 
     @property
     def urls(self) -> list[str]:
@@ -145,6 +150,23 @@ class Fleet(PrivateHome):
         code = broker.wait(timeout)
         self.brokers[number] = None
         return code
+
+    # -- history ----------------------------------------------------------------------------------
+
+    def report_history(self, *, ends: Collection[str] = USUAL_ENDS) -> Report:
+        """What the history checker says, with Redis's own word on how each run has ended."""
+        return History(self.history, partial(read_truth, self.settings), ends=ends).report()
+
+    def check_history(self, *, ends: Collection[str] = USUAL_ENDS) -> Report:
+        """The report; every promise must have been kept.
+
+        Args:
+            ends: How runs may end of which no client wrote what it expects.
+
+        Raises:
+            AssertionError: Something was lost, ended unexpectedly or twice, or started again without a cause.
+        """
+        return History(self.history, partial(read_truth, self.settings), ends=ends).check()
 
     def logs(self) -> str:
         """What every process printed, for a failing test."""

@@ -43,3 +43,4 @@ def test_submit_at_a_execute_at_b_wait_at_c(fleet: Fleet) -> None:
     waiting = fleet.start_client(wait, run_id, urls=[fleet.urls[2]])
     assert waiting.wait() == 0
     assert "got 3" in waiting.output
+    fleet.check_history()

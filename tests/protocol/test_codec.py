@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_lite.protocol import messages as m
-from prefect_lite.protocol.checks import CHECKS, MAX_TEXT
+from prefect_lite.protocol.checks import CHECKS, MAX_PARENTS, MAX_TEXT
 from prefect_lite.protocol.codec import MAX_ARRAY, MAX_FRAME, ProtocolError, decode_frame, encode_frame
 from tests.protocol.samples import OTHER, RUN, SAMPLES
 
@@ -205,7 +205,7 @@ def test_a_cut_or_bent_frame_never_crashes(data: st.DataObject) -> None:
 
 
 def test_hostile_headers_reserve_little_and_keep_nothing() -> None:
-    bomb = b"\xdc\x20\x00" * 1_020  # each announces 8,192 items
+    bomb = b"\xdc\x27\x10" * 1_020  # each announces 10,000 items
     tracemalloc.start()
     try:
         for _ in range(5):
@@ -241,3 +241,11 @@ def test_shapes_alternate_without_confusion() -> None:
         m.Finish(OTHER, "t", "COMPLETED", "Completed", "", 1, 1, b"x"),
     ] * 3
     assert decode_frame(encode_frame(rows)) == rows
+
+
+def test_a_run_waits_for_so_many_others_at_most() -> None:
+    half = [f"{number:032x}" for number in range(MAX_PARENTS // 2)]
+    most = m.Submit(RUN, "k", b"x", parents=half, tolerated=half)
+    assert decode_frame(encode_frame([most])) == [most]
+    with pytest.raises(ProtocolError, match="may wait for 10,000 others at most"):
+        decode_frame(encode_frame([most._replace(tolerated=[*half, RUN])]))

@@ -9,6 +9,7 @@ import msgpack
 import pytest
 
 from prefect_lite.protocol import messages as m
+from prefect_lite.protocol.checks import MAX_PARENTS
 from prefect_lite.protocol.codec import (
     CHUNK_BYTES,
     MAX_ARRAY,
@@ -48,7 +49,9 @@ def receive_all(box: Outbox, max_payload_bytes: int = 32 * MIB) -> list[m.Messag
         for message in decode_frame(frame):
             if isinstance(message, m.Chunk):
                 inbox.add(message)
-            elif isinstance(message, m.Finish) and isinstance(message.result, int):
+            elif (isinstance(message, m.Finish) and isinstance(message.result, int)) or (
+                isinstance(message, m.Submit) and isinstance(message.body, int)
+            ):
                 got.append(inbox.resolve(message))
             else:
                 got.append(message)
@@ -106,6 +109,14 @@ def test_a_batch_that_packs_too_long_is_split_in_order() -> None:
 def test_blobs_of_any_size_arrive_whole(size: int) -> None:
     message = finish(7, size)
     assert receive_all(outbox(message)) == [message]
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000, 700_000])
+def test_submits_with_very_many_parents_arrive_whole(size: int) -> None:
+    parents = [run_id(number) for number in range(MAX_PARENTS)]
+    submits = [m.Submit(run_id(n), "k", b"x" * size, parents=parents) for n in range(3)]
+    got = [one for one in receive_all(outbox(*submits)) if isinstance(one, m.Submit)]
+    assert sorted(got) == submits
 
 
 def test_small_messages_wait_for_one_piece_at_most() -> None:
@@ -260,3 +271,9 @@ def test_what_waits_is_weighed() -> None:
     box = outbox(m.Done([[RUN, "t", "ok"]] * 2_000), m.Answer(1, True, "x" * 100_000))
     assert 200_000 < box.weight < 400_000
     assert outbox().weight == 0
+
+
+def test_of_several_renewals_that_wait_the_last_one_goes() -> None:
+    box = outbox(m.Renew(1, []), m.Renew(2, [[RUN, "t"]]), m.Ready(5), m.Renew(3, []))
+    (frame,) = box.frames()
+    assert [row[:2] for row in msgpack.unpackb(frame)] == [["RENEW", 2], ["READY", 5], ["RENEW", 3]]

@@ -556,14 +556,43 @@ class TestTime:
         assert one.next_deadline() is None
         one.tick(100.0)
 
-    def test_silence_for_a_lease_is_fatal_for_either_side(self) -> None:
+    def test_silence_for_three_quarters_of_a_lease_is_fatal_for_either_side(self) -> None:
         for session in connected():
-            for now in (0.0, 5.0, 10.0, 15.0):
+            for now in (0.0, 5.0, 10.0):
                 session.tick(now)
+            assert session.next_deadline() == 11.25, "before the next beat"
             with pytest.raises(ProtocolError, match="silent"):
-                session.tick(20.0)
+                session.tick(11.25)
             assert session.closed
             assert session.next_deadline() is None
+
+    def test_silence_counts_from_the_last_frame(self) -> None:
+        one, other = connected()
+        one.tick(0.0)
+        other.send(m.Revoke([]))
+        move(other, one)
+        one.heard_at = 4.0  # the clock of whoever handed the frame over
+        one.tick(5.0)
+        one.tick(10.0)
+        assert one.next_deadline() == 15.0
+        one.tick(15.0)
+        assert one.next_deadline() == 15.25
+        with pytest.raises(ProtocolError, match="silent"):
+            one.tick(15.25)
+
+    def test_whoever_takes_what_is_sent_is_there(self) -> None:
+        one, _ = connected()
+        one.tick(0.0)
+        one.taken(4.0)
+        for now in (5.0, 10.0, 15.0):
+            one.tick(now)
+        assert one.next_deadline() == 15.25
+
+    @pytest.mark.parametrize(("lease", "renew"), [(15.0, 5.0), (1.5, 0.5), (15.0, 14.0), (15.0, 1.0)])
+    def test_one_beat_in_time_is_enough(self, lease: float, renew: float) -> None:
+        one, _ = connected()
+        one.lease_seconds, one.renew_seconds = lease, renew
+        assert renew < one.silence_seconds < lease
 
     def test_a_process_that_was_frozen_reads_before_it_judges(self) -> None:
         one, _ = connected()

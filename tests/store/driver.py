@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
 import redis
 from prefect_lite_broker import keys
 from prefect_lite_broker.redis_store import RedisStore
@@ -22,6 +23,7 @@ from prefect_lite_broker.store import (
 from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Submit
 from prefect_lite.settings import Settings
 from tests.tools.audit import audit
+from tests.tools.server import ValkeyServer
 from tests.tools.waiting import until
 
 KEY = "tasks.add"
@@ -164,5 +166,15 @@ class Driver:
     async def stop(self) -> None:
         await self.store.stop()
 
+
+class Place(NamedTuple):
+    """The server that has the only shard, and the URL that leads to it."""
+
+    server: ValkeyServer
+    url: str
+
+
+EVERYWHERE = pytest.mark.parametrize("place", ["alone", "cluster"], indirect=True)
+"""Runs the tests of a driver on one server and in a cluster of three."""
 
 MakeDriver = Callable[..., Awaitable[Driver]]

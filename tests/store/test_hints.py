@@ -46,7 +46,7 @@ async def test_what_a_service_does_everybody_hears(pair: tuple[Driver, Driver]) 
 
 async def test_a_broker_alone_publishes_nothing(make_driver: MakeDriver) -> None:
     one = await make_driver()
-    published = "cmdstat_publish"
+    published = "cmdstat_spublish"
 
     def count() -> int:
         return int(one.client.info("commandstats").get(published, {}).get("calls", 0))  # type: ignore[union-attr]

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from prefect_lite_broker.store import ClaimedRun
 
-from tests.store.driver import KEY, Driver, MakeDriver, run_id, submission
+from tests.store.driver import EVERYWHERE, KEY, Driver, MakeDriver, run_id, submission
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, EVERYWHERE]
 
 
 async def test_a_life(driver: Driver) -> None:
@@ -456,8 +456,12 @@ async def test_hostile_values_hurt_nobody_else(driver: Driver) -> None:
     assert good.run_id in [run.run_id for run in await driver.claim()]
 
 
-async def test_unsupported_parents_are_refused(driver: Driver) -> None:
-    assert (await driver.submit(submission(parents=[run_id()])))[0].status == "unsupported"
+@pytest.mark.parametrize("field", ["parents", "tolerated"])
+async def test_a_run_cannot_wait_for_itself(driver: Driver, field: str) -> None:
+    msg = submission()
+    (reply,) = await driver.submit(msg._replace(**{field: [run_id(), msg.run_id]}))
+    assert (reply.status, reply.retry_after_seconds) == ("unsupported", -1.0)
+    assert "wait for itself" in reply.text
 
 
 async def test_logs(make_driver) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect_lite_broker.store import UNREAD, ClaimedRun, SubmitReply
@@ -86,6 +87,18 @@ async def test_redis_killed_and_restarted(driver: Driver, server: ValkeyServer) 
     await driver.accepted()
     assert driver.store.healthy
     driver.audit()
+
+
+async def test_a_writer_goes_on_after_a_fault_of_its_own(
+    driver: Driver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Any:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(driver.store.backlogs[0], "collect", broken)
+    await driver.accepted(3)
+    assert "the writer of shard 0 failed; it goes on" in caplog.text
 
 
 async def test_redis_frozen(driver: Driver, server: ValkeyServer) -> None:
@@ -225,6 +238,17 @@ async def test_lookups_over_the_bound_are_answered(server: ValkeyServer, tmp_pat
         finally:
             await driver.stop()
     assert [state.type for state in states] == ["", UNREAD]
+
+
+async def test_cancels_over_the_bound_are_answered(server: ValkeyServer, tmp_path: Path) -> None:
+    settings = load_settings(redis_url=server.url, home=tmp_path, max_pending_writes=1)
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        try:
+            replies = await asyncio.gather(driver.cancel("a" * 32), driver.cancel("b" * 32))
+        finally:
+            await driver.stop()
+    assert [reply.status for reply in replies] == ["unknown", "unavailable"]
 
 
 async def test_lookups_while_redis_is_away_are_answered(driver: Driver, server: ValkeyServer) -> None:

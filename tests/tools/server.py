@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,6 +34,7 @@ class ValkeyServer:
         self.directory = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
         self.socket_path = str(self.directory / "valkey.sock")
         self.port = free_port()
+        self.bus_port = 0  # of a node of a cluster
         self._options = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "loglevel": "warning"}
         self._options.update(options)
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +52,10 @@ class ValkeyServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start, and wait until it answers."""
         command = [
@@ -62,7 +68,10 @@ class ValkeyServer:
         command += ["--unixsocket", self.socket_path, "--dir", str(self.directory), "--logfile", "valkey.log"]
         for name, value in self._options.items():
             command += [f"--{name}", value]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        # Python ignores SIGXFSZ; so has the server to, that `fill_disk` may make its writes fail.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, restore_signals=False
+        )
         wait_until(self._answers, 20.0, "an answer of Valkey")
 
     def _answers(self) -> bool:
@@ -80,6 +89,19 @@ class ValkeyServer:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def stop(self) -> None:
+        """End it in good order."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(20.0)
+
+    def fill_disk(self) -> None:
+        """Let every write to a file fail, as on a full disk."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+    def free_disk(self) -> None:
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def freeze(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)

@@ -7,7 +7,7 @@ need not be done per run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from prefect_lite.engine import CANCEL, GIVE_UP, Outcome
@@ -24,6 +24,7 @@ from prefect_lite.protocol.messages import (
     Retry,
     Revoke,
     Run,
+    RunState,
     Welcome,
 )
 from prefect_lite.protocol.peer_session import PeerSession
@@ -33,6 +34,7 @@ from prefect_lite_worker.lifecycle import EXIT_STUCK, SERVING, Lifecycle
 from prefect_lite_worker.reporting import Reporter, log_messages
 from prefect_lite_worker.stalls import StallWatch
 from prefect_lite_worker.stops import Stops
+from prefect_lite_worker.upstreams import Upstreams
 
 if TYPE_CHECKING:
     from prefect_lite_worker.assembly import Plan
@@ -46,6 +48,8 @@ FIRST_TICK_SECONDS = 0.005
 """A run that takes longer than this is reported as STARTED, and gets a thread of its own."""
 TICK_SECONDS = 0.05
 """While runs are under way: log lines, deadlines, stalls."""
+MAX_BACKLOG = 100
+"""Messages waiting to be sent above which log lines are held back."""
 STUCK_GRACE_SECONDS = 10.0
 """For the other runs of a worker that has lost all its threads."""
 
@@ -102,11 +106,13 @@ class WorkerConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
         self._stalls = StallWatch(settings.hung_seconds, self._names)
+        self._upstreams = Upstreams(session, monotonic)
         self.stops = Stops(leases, pool, loops, execution, self._finish, settings.hung_seconds)
         self.lifecycle = Lifecycle(self, self._loop.time)
         self.broker = ""
         self._handlers: dict[type[Message], Callable[[Any], None]] = {
             Run: self._on_run,
+            RunState: self._on_state,
             Done: self._on_done,
             Revoke: self._on_revoke,
             Cancel: self._on_cancel,
@@ -135,6 +141,10 @@ class WorkerConnection:
         self._in_frame = False
         if self._offer:
             self._offer_slots()
+        self._start_runs()
+
+    def _start_runs(self) -> None:
+        """Hand over to the executors what a frame, or the desk, has brought."""
         if self._for_threads or self._for_loop:
             # Before they can start: one that holds the interpreter is found by this tick coming late.
             self._tick_within(FIRST_TICK_SECONDS)
@@ -166,6 +176,9 @@ class WorkerConnection:
             self._leases.add(run)
             self._for_threads.append(run)
 
+    def _on_state(self, message: RunState) -> None:
+        self._go_on(self._upstreams.arrived(message))
+
     def _on_done(self, message: Done) -> None:
         for run_id, _, status in message.answers:
             if status == "stale":
@@ -194,6 +207,7 @@ class WorkerConnection:
         self._execution.max_payload_bytes = min(self._settings.max_payload_bytes, message.max_payload_bytes)
         self.broker = message.broker
         self._offer_slots()  # a new connection begins without credit
+        self._send_lines()
 
     def _on_error(self, message: Error) -> None:
         logger.warning("The broker reports: %s (%s)", message.text, message.code)
@@ -208,14 +222,13 @@ class WorkerConnection:
         desk = self._desk
         # Ends are counted before lines are taken: the lines of an ended run go out before its end does.
         ends = len(desk.ended)
-        if desk.lines:
-            for message in log_messages(desk):
-                self._session.send(message)
-            self.schedule_flush()
+        self._send_lines()
         if desk.lent:
             while desk.lent:
                 self._leases.lend(*desk.lent.popleft())
             self._offer_slots()
+        if desk.needs:
+            self._take_needs()
         if desk.again:
             desk.again = False
             self._take_started()
@@ -223,6 +236,17 @@ class WorkerConnection:
             for _ in range(ends):
                 self._finish(desk.ended.popleft())
             self._offer_slots()
+
+    def _send_lines(self) -> None:
+        """Send the log lines; without a broker, or with one that is behind, the desk keeps the latest."""
+        if not self._desk.lines or not self._session.welcomed:
+            return
+        if self._session.backlog >= MAX_BACKLOG:
+            self._tick_within(TICK_SECONDS)
+            return
+        for message in log_messages(self._desk):
+            self._session.send(message)
+        self.schedule_flush()
 
     def _offer_slots(self) -> None:
         self._offer = self._in_frame
@@ -245,6 +269,36 @@ class WorkerConnection:
                 self.stops.watch(run)
                 self.schedule_flush()
 
+    def _take_needs(self) -> None:
+        """Fetch what runs take from others; until it is there they are as if they had just come."""
+        needs: list[tuple[ActiveRun, Iterable[str]]] = []
+        while self._desk.needs:
+            run, run_ids = self._desk.needs.popleft()
+            if self._leases.active.get(run.token) is not run:
+                continue
+            if run.stop is not None:
+                self.stops.end_unstarted(run)  # it was stopped while an executor had it
+            elif self.lifecycle.phase != SERVING:
+                self._give_back(run)
+            else:
+                run.fetching = True
+                self._leases.put_back(run)
+                needs.append((run, run_ids))
+        self._go_on(self._upstreams.fetch(needs))
+        self.schedule_flush()
+
+    def _go_on(self, runs: list[ActiveRun]) -> None:
+        """These runs have the outcomes they need."""
+        for run in runs:
+            run.fetching = False
+            if isinstance(run, LoopRun):
+                run.host = self._loops.current
+                self._for_loop.append(run)
+            elif isinstance(run, ThreadRun):
+                self._for_threads.append(run)
+        if not self._in_frame:
+            self._start_runs()
+
     def _finish(self, ended: Ended) -> None:
         """End a lease here, unless that was done before."""
         if not self._leases.remove(ended.run):
@@ -254,6 +308,9 @@ class WorkerConnection:
         self._reporter.ended(ended)
         if ended.run_seconds >= self._settings.hung_seconds:
             self._long_ended.append(ended.run)
+        if ended.run.outcomes is not None:
+            self._upstreams.drop(ended.run)
+            ended.run.call = None
         ended.run.context = None  # the run itself may be kept for a while, its arguments need not
         if ended.run.stop is not None:
             self._offer_slots()
@@ -296,6 +353,8 @@ class WorkerConnection:
         if report is not None:
             logger.warning("%s", report)
         self.stops.run_due(now)
+        if self._upstreams.tick(now):
+            self.schedule_flush()
         if self.stops.stuck >= self._max_stray_threads and self.lifecycle.phase == SERVING:
             reason = f"{self.stops.stuck} threads are stuck in code that does not let go"
             self.lifecycle.stop(reason, STUCK_GRACE_SECONDS, EXIT_STUCK)

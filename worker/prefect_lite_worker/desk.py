@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefect_lite.protocol.messages import Finish, Release, Retry
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MAX_LINES = 20_000
 """Log lines that wait for the broker; the oldest go first."""
+MAX_CHARACTERS = 16 << 20
+"""The same for their texts together."""
+MAX_TEXT = 16_000
+"""Characters kept of one line until it is sent, which takes fewer."""
 
 
 class Ended(NamedTuple):
@@ -49,8 +53,10 @@ class Desk:
         self.again = False
         self.started: deque[ActiveRun] = deque()
         self.ended: deque[Ended] = deque()
-        self.lines: deque[tuple[str, list[Any]]] = deque(maxlen=MAX_LINES)
+        self.lines: deque[tuple[str, list[Any]]] = deque()
+        self.characters = 0  # of their texts
         self.lent: deque[tuple[ActiveRun, int]] = deque()
+        self.needs: deque[tuple[ActiveRun, Iterable[str]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._take: Callable[[], None] = _nothing
         self._woken = False
@@ -78,11 +84,31 @@ class Desk:
 
     def line(self, run_id: str, line: list[Any]) -> None:
         """A log line of a run; taken with the next tick or end."""
-        self.lines.append((run_id, line))
+        text = line[3]
+        if len(text) > MAX_TEXT:
+            text = line[3] = text[:MAX_TEXT]
+        # Not exact with many threads, hence ``lines_taken``; a bound on memory need not be.
+        self.characters += len(text)
+        lines = self.lines
+        lines.append((run_id, line))
+        while len(lines) > MAX_LINES or (self.characters > MAX_CHARACTERS and len(lines) > 1):
+            try:
+                self.characters -= len(lines.popleft()[1][3])
+            except IndexError:  # taken this moment
+                break
+
+    def lines_taken(self) -> None:
+        """The connection thread has taken all lines."""
+        self.characters = 0
 
     def lend(self, run: ActiveRun, waits: int) -> None:
         """Code of a run begins (1) or ends (-1) waiting for another run."""
         self.lent.append((run, waits))
+        self.wake()
+
+    def need(self, run: ActiveRun, run_ids: Iterable[str]) -> None:
+        """A run takes the results of others; the executor has let go of it until they are there."""
+        self.needs.append((run, run_ids))
         self.wake()
 
     def wake(self) -> None:

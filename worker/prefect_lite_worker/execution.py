@@ -28,14 +28,17 @@ from prefect_lite.exceptions import (
     ParameterBindError,
     PayloadTooLarge,
     SerializationError,
+    UpstreamFailedRun,
 )
 from prefect_lite.keyring import Keyring
 from prefect_lite.logging import get_logger
 from prefect_lite.options import Options, applied
+from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Finish, Release, Retry
 from prefect_lite_worker.desk import Desk, Ended
 from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, ThreadRun
 from prefect_lite_worker.reporting import sendable
+from prefect_lite_worker.upstreams import fill_in
 
 logger = get_logger("worker")
 monotonic = time.monotonic
@@ -105,13 +108,26 @@ class Execution:
             leave_run(token)
 
     def _open(self, run: ActiveRun) -> TaskRunContext | None:
-        """Verify and decode the call; None when that failed and the run has ended."""
+        """Verify and decode the call; None when the run has ended over it, or first needs other outcomes."""
         task = run.task
         try:
-            args, kwargs, changes = envelope.open_call(
+            call = run.call or envelope.open_call(
                 self._keyring, self._namespace, run.task_key, run.run_id, run.body
             )
+            args, kwargs, changes = call
+            if type(call) is envelope.LinkedCall:
+                if run.outcomes is None:
+                    self._need(run, call)
+                    return None
+                args, kwargs = fill_in(call, run.outcomes, self._keyring, self._namespace)
+                run.call = None
+                run.outcomes.clear()
             options = self._options(task, changes) if changes else task.options
+        except UpstreamFailedRun as exc:
+            error = exc.with_traceback(None)  # it would show this code only
+            outcome = Outcome("upstream_failed", error=error, message=str(exc))
+            self._desk.end(Ended(run, self.failure(run, outcome, 0.0), outcome, 0.0))
+            return None
         except EnvelopeRejected as exc:
             self._fail(run, exc, f"The call was refused: {exc}")
             return None
@@ -130,6 +146,12 @@ class Execution:
         record = TaskRun(run.run_id, run.task_key, options.name or task.name, run.attempt, options.version)
         context = run.context = TaskRunContext(task, options, record, args, kwargs, run)
         return context
+
+    def _need(self, run: ActiveRun, call: envelope.LinkedCall) -> None:
+        """Have the outcomes fetched that the call has placeholders for; nothing here waits for them."""
+        run.call = call
+        run.body = b""
+        self._desk.need(run, ids_in(call.args, call.kwargs))
 
     def _options(self, task: Any, changes: dict[str, Any]) -> Options:
         """The task's options with those that travelled; remembered, as validating them takes long."""

@@ -15,7 +15,8 @@ from prefect_lite.interrupts import PERMITS, RunInterrupted
 
 if TYPE_CHECKING:
     from prefect_lite.context import TaskRunContext
-    from prefect_lite.protocol.messages import Run
+    from prefect_lite.envelope import LinkedCall
+    from prefect_lite.protocol.messages import Run, RunState
     from prefect_lite_worker.desk import Desk
     from prefect_lite_worker.loops import LoopHost
     from prefect_lite_worker.registry import AnyTask
@@ -36,11 +37,14 @@ class ActiveRun:
         stop: Why it is to be stopped, or None; set once.
         abandoned: The connection thread has ended it without waiting for its code.
         careful: Stop it when the worker has lost contact for a lease.
+        call: The opened call, while results of other runs are fetched for it.
+        outcomes: Those that have come; None when it takes none.
+        fetching: Not all have come; an executor can't start it yet.
     """
 
     __slots__ = (
-        "abandoned", "attempt", "body", "careful", "context", "desk", "first", "inside", "run_id", "started",
-        "stop", "task", "task_key", "timeout", "token", "waits",
+        "abandoned", "attempt", "body", "call", "careful", "context", "desk", "fetching", "first", "inside",
+        "outcomes", "run_id", "started", "stop", "task", "task_key", "timeout", "token", "waits",
     )  # fmt: skip
     outermost = True
 
@@ -57,6 +61,9 @@ class ActiveRun:
         self.stop: str | None = None
         self.abandoned = False
         self.careful = False
+        self.call: LinkedCall | None = None
+        self.outcomes: dict[str, RunState] | None = None
+        self.fetching = False
 
     @property
     def name(self) -> str:
@@ -168,6 +175,10 @@ class Leases:
         """A run has arrived."""
         self.waiting[run.token] = run
         self.active[run.token] = run
+
+    def put_back(self, run: ActiveRun) -> None:
+        """Its code has not started after all: what it takes is to be fetched first."""
+        self.waiting[run.token] = run
 
     def start(self, run: ActiveRun) -> bool:
         """From an executor: whether the caller is the one to run it."""

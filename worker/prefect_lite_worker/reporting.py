@@ -100,6 +100,7 @@ def log_messages(desk: Desk) -> list[Log]:
         run_id, line = desk.lines.popleft()
         line[3] = sendable(line[3], MAX_LINE)
         by_run.setdefault(run_id, []).append(line)
+    desk.lines_taken()
     messages: list[Log] = []
     for run_id, lines in by_run.items():
         piece: list[list[Any]] = []

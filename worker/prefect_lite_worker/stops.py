@@ -75,11 +75,15 @@ class Stops:
             return
         run.stop = reason
         if self._leases.waiting.pop(run.token, None) is not None:
-            self._end(run)  # never started: nobody else will end it
+            self.end_unstarted(run)
             return
         run.interrupt()
         patience = THREAD_SECONDS if isinstance(run, ThreadRun) else self._hung_seconds
         self.deadlines.add(monotonic() + patience, deadlines.GIVE_UP, run)
+
+    def end_unstarted(self, run: ActiveRun) -> None:
+        """End a run that was stopped, of which no executor knows: nobody else will."""
+        self._end(run)
 
     def run_due(self, now: float) -> None:
         """Do what is due."""
@@ -103,7 +107,11 @@ class Stops:
                 "%s did not let go when it was stopped: its thread is lost until it returns.", name
             )
         elif isinstance(run, LoopRun) and not run.delivered:
-            waiting = [other for other in self._leases.waiting.values() if isinstance(other, LoopRun)]
+            waiting = [
+                other
+                for other in self._leases.waiting.values()
+                if isinstance(other, LoopRun) and not other.fetching
+            ]
             logger.warning("%s blocks the event loop.", name)
             self._loops.replace(run.host, waiting)
         else:

@@ -88,7 +88,7 @@ if s[5] then
   elseif v[1] == 'L' or not v[2] then
     gate = math.max(1, grace)
   else
-    gate = math.max(0, v[2] + grace - now)
+    gate = math.min(grace, math.max(0, v[2] + grace - now)) -- a clock set back must not hold it up
   end
 end
 

@@ -26,7 +26,10 @@ for i = 1, #held, 2 do
     end
   end
 end
-if #gone > 0 then call('HDEL', hk, unpack(gone)) end
+if #gone > 0 then
+  call('HDEL', hk, unpack(gone))
+  call('HDEL', P .. 'c:' .. session, unpack(gone))
+end
 if call('EXISTS', hk) == 1 then
   out[1] = 1
 else

@@ -18,7 +18,7 @@ if v[2] then
   if o.i then call('PERSIST', P .. 'idem:' .. o.i) end
   if next(o) then call('HSET', rk, 'op', cmsgpack.pack(o)) else call('HDEL', rk, 'op') end
 end
-call('HDEL', rk, 'e', 'l', 'nm', 'ms', 'su', 't', 'ct')
+call('HDEL', rk, 'e', 'l', 'nm', 'ms', 'su', 't', 'ct', 'lw')
 call('HSET', rk, 'st', 'R', 'rq', ARGV[2])
 local _, q = cut(v[1])
 push(q, { run })

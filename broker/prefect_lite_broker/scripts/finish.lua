@@ -4,7 +4,8 @@
 -- ARGV  1 sender of the hint or '-', 2 record ttl ms, 3 idempotency ms, then four per run:
 --       run id, token, outcome, result or ''; the outcome is '<state letter><run ms>' for a first attempt
 --       with nothing to say, else msgpack {letter, run ms, attempt, name ('' for the usual), message}
--- Returns {now ms, then per run: status o|a|c|s, descriptor, started ms, lost}
+-- Returns {now ms, then per run: status o|a|c|s, descriptor, started ms, lost};
+--       status O or A: o or a, and it is in `unblock`
 -- O(runs): one HMGET, one HSET, one SET or UNLINK and one PEXPIRE per run, one HDEL per session.
 --@include base
 --@include hints
@@ -26,7 +27,8 @@ for i = 4, #ARGV, 4 do
     begun = now - (rest and rest[2] or string.sub(outcome, 2))
   end
   if word == 'o' then
-    local life = v[7] and close_options(run, v[7], ttl, keep) or ttl
+    local life = ttl
+    if v[7] then life = close_options(run, v[7], ttl, keep) end
     if rest then
       call('HSET', rk, 'st', rest[1], 'e', now, 'sm', begun, 'a', rest[3], 'nm', rest[4], 'ms', rest[5])
     elseif v[8] then
@@ -34,15 +36,19 @@ for i = 4, #ARGV, 4 do
     else
       call('HSET', rk, 'st', letter, 'e', now, 'sm', begun)
     end
-    if ARGV[i + 3] ~= '' then
+    if ARGV[i + 3] == '' then
+      call('UNLINK', bk)
+    elseif life then
       call('SET', bk, ARGV[i + 3], 'PX', life)
     else
-      call('UNLINK', bk)
+      call('SET', bk, ARGV[i + 3])
     end
-    call('PEXPIRE', rk, life)
+    if life then call('PEXPIRE', rk, life) end
+    if unblocks[run] then word = 'O' end
     drop(v[4], run, v[6], v[1])
     ended[#ended + 1] = run
   end
+  if word == 'a' and v[7] and call('ZSCORE', P .. 'unblock', run) then word = 'A' end
   out[n + 1], out[n + 2], out[n + 3], out[n + 4] = word, v[3] or '', begun, v[6] or 0
   n = n + 4
 end

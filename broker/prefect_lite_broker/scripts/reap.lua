@@ -30,24 +30,32 @@ end
 
 local out, n, ready, ended, suspects = { 0 }, 1, {}, {}, {}
 
-local function crash(run, rk, lost, op)
+-- A session's worker in words; what it told of itself at HELLO may be anything.
+local function worker_of(session)
+  local packed = call('HGET', P .. 's:' .. session, 'i')
+  local ok, info = pcall(cmsgpack.unpack, packed or '')
+  if not ok or type(info) ~= 'table' or type(info.host) ~= 'string' then return 'session ' .. session end
+  local name = type(info.name) == 'string' and info.name ~= '' and string.sub(info.name, 1, 64) .. ' on ' or ''
+  return string.format('%s%s (pid %s)', name, string.sub(info.host, 1, 64), tonumber(info.pid) or '?')
+end
+
+local function crash(run, rk, lost, op, session)
+  local worker = worker_of(session)
   close_options(run, op, ttl, keep)
-  call('HSET', rk, 'st', 'h', 'e', now, 't', '', 'l', lost, 'nm', 'Crashed', 'ms',
-    'its worker was lost ' .. lost .. ' times')
+  call('HSET', rk, 'st', 'h', 'e', now, 't', '', 'l', lost, 'nm', 'Crashed', 'lw', worker, 'ms',
+    string.format('its worker was lost %d time%s, last %s; `prefect-lite dead replay %s` runs it again', lost,
+      lost == 1 and '' or 's', worker, run))
   call('ZADD', P .. 'dead', now, run)
   local over = call('ZCARD', P .. 'dead') - most_dead
   if over > 0 then
     for i, old in ipairs(call('ZPOPMIN', P .. 'dead', math.min(over, 100))) do
-      if i % 2 == 1 then
-        call('UNLINK', P .. 'b:' .. old)
-        call('PEXPIRE', P .. 'r:' .. old, ttl)
-      end
+      if i % 2 == 1 then bury(old, ttl) end
     end
   end
 end
 
 -- Ends one lease; returns what came of it and how many leases the run has lost.
-local function lose(run, token, grouped)
+local function lose(run, token, grouped, session)
   local rk = P .. 'r:' .. run
   local v = call('HMGET', rk, 'st', 't', 'd', 'l', 'op', 'su', 'sm')
   local st, lost = v[1], tonumber(v[4] or 0)
@@ -63,7 +71,7 @@ local function lose(run, token, grouped)
   local limit = max_lost
   if v[5] then limit = cmsgpack.unpack(v[5]).l or limit end
   if lost > limit then
-    crash(run, rk, lost, v[5])
+    crash(run, rk, lost, v[5], session)
     return 'crashed', lost, task
   end
   -- Many runs lost together: most are innocent, and isolating each would take too long.
@@ -102,12 +110,13 @@ for _, session in ipairs(late) do
   local group = call('HGET', sk, 'g')
   if not group then
     group = call('HLEN', hk)
-    call('HSET', sk, 'g', group, 'e', 0) -- nobody can claim with it or resume it from here on
+    -- The epoch moves on: nobody claims with it or renews it from here on.
+    call('HSET', sk, 'g', group, 'e', (call('HGET', sk, 'e') or 0) + 1)
   end
   local held, gone = call('HRANDFIELD', hk, left, 'WITHVALUES'), {}
   for i = 1, #held, 2 do
     local run = held[i]
-    local outcome, lost, task = lose(run, held[i + 1], tonumber(group) > group_max)
+    local outcome, lost, task = lose(run, held[i + 1], tonumber(group) > group_max, session)
     gone[#gone + 1] = run
     if outcome then
       out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = run, task, session, outcome, lost
@@ -120,7 +129,10 @@ for _, session in ipairs(late) do
   end
   push_suspects()
   left = left - #gone
-  if #gone > 0 then call('HDEL', hk, unpack(gone)) end
+  if #gone > 0 then
+    call('HDEL', hk, unpack(gone))
+    call('HDEL', P .. 'c:' .. session, unpack(gone))
+  end
   if call('EXISTS', hk) == 1 then
     out[1] = 1
   else

@@ -5,14 +5,14 @@
 -- ARGV  1 most dead runs, 2 record ttl ms, 3 limit
 -- Returns {more 0|1, how many entries were removed}. O(limit).
 --@include base
+--@include ending
 local most, ttl, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local removed, left = 0, limit
 local over = call('ZCARD', P .. 'dead') - most
 if over > 0 then
   for i, run in ipairs(call('ZPOPMIN', P .. 'dead', math.min(over, limit))) do
     if i % 2 == 1 then
-      call('UNLINK', P .. 'b:' .. run)
-      call('PEXPIRE', P .. 'r:' .. run, ttl)
+      bury(run, ttl)
       removed = removed + 1
     end
   end

@@ -1,24 +1,30 @@
 #!lua
--- Stores pending runs, each once, and queues those that are not delayed.
+-- Stores pending runs, each once, and queues those that neither wait for others nor are delayed.
 -- KEYS  1 prefix
--- ARGV  1 sender of the hint or '-', 2 most runs in a ready list, and delayed ones, then six per run:
+-- ARGV  1 sender of the hint or '-', 2 most runs in a ready list, delayed and blocked ones, then six per run:
 --       run id, queue, fingerprint, body, name, options ('' or msgpack map, relative times in ms:
---       c countdown, x expiry, r record ttl, l max lost, i idempotency suffix, z body size, g tags)
+--       c countdown, x expiry, r record ttl, l max lost, i idempotency suffix, z body size, g tags,
+--       p runs that must be COMPLETED before it is ready, t runs that must have ended in any way,
+--       f: full, the run is refused unless it is stored already)
 -- Returns the number of runs when all are new and accepted, else one word per run:
 --       a accepted, e exists, c conflict, f full, 'e'|'c' .. run id (held by an idempotency key)
 -- All reads come before the first write, and the records are written last: should a write fail half-way
 -- (a key of a foreign type), the repeat finds no record that lacks its body or its place in a queue.
--- O(runs); one EXISTS, one MSET and one RPUSH per queue for the whole batch, one HSET per run.
+-- A run that others wait for already, while it was unknown, is marked as such.
+-- O(runs + parents); one EXISTS, one MSET and one RPUSH per queue for the whole batch, one HSET per run.
 --@include base
 --@include ready
 --@include hints
 local sender, longest = ARGV[1], tonumber(ARGV[2])
+local WIRE_AFTER = 1000 -- ms that the broker which stored a blocked run has to register it with its parents
 local rks, n = {}, 0
 for i = 3, #ARGV, 6 do
   n = n + 1
   rks[n] = P .. 'r:' .. ARGV[i]
 end
-local clean = call('EXISTS', unpack(rks)) == 0
+rks[n + 1] = P .. 'orphans' -- asked for in the same call: it hardly ever exists
+local clean, orphans = call('EXISTS', unpack(rks)) == 0, false
+if not clean then orphans = call('EXISTS', rks[n + 1]) == 1 end
 local words, options, plain, seen = {}, {}, true, {}
 local room, holders = {}, {}
 
@@ -32,10 +38,11 @@ local function admit(run, q, fp, o)
     -- Of this very run: it was stored once, and its record has outlived its time.
     if held then return (string.sub(held, 33) == fp and 'e' or 'c') .. (other == run and '' or other) end
   end
-  local place = o and o.c and 'delayed' or q
+  if o and o.f then return 'f' end
+  local place = o and ((o.p or o.t) and 'blocked' or o.c and 'delayed') or q
   local free = room[place]
   if not free then
-    free = longest - (place == q and call('LLEN', P .. 'ready:' .. q) or call('ZCARD', P .. 'delayed'))
+    free = longest - (place == q and call('LLEN', P .. 'ready:' .. q) or call('ZCARD', P .. place))
   end
   room[place] = free - 1
   if free <= 0 then return 'f' end
@@ -63,14 +70,39 @@ for i = 1, n do
   at = at + 6
 end
 
+-- Writes down what a run waits for; Lua's stack takes no more than some thousands at once.
+local function depend(key, ids, kind)
+  local pairs_ = {}
+  for i, parent in ipairs(ids or {}) do
+    pairs_[#pairs_ + 1], pairs_[#pairs_ + 2] = parent, kind
+    if #pairs_ == 2000 or i == #ids then
+      call('HSET', key, unpack(pairs_))
+      pairs_ = {}
+    end
+  end
+end
+
+-- Returns how many runs it waits for.
+local function block(run, o)
+  local key = P .. 'deps:' .. run
+  depend(key, o.t, 't')
+  depend(key, o.p, 's') -- one that is in both lists has to be COMPLETED
+  call('ZADD', P .. 'blocked', now + WIRE_AFTER, run)
+  o.p, o.t = 1, nil
+  return call('HLEN', key)
+end
+
 local blobs, blob_count, queues, names = {}, 0, {}, {}
+local blocked = {} -- position -> number of parents
 at = 3
 for i = 1, n do
   if words[i] == 'a' then
     local run, q, o = ARGV[at], ARGV[at + 1], options[i]
     blobs[blob_count + 1], blobs[blob_count + 2] = P .. 'b:' .. run, ARGV[at + 3]
     blob_count = blob_count + 2
-    if o and o.c then
+    if o and (o.p or o.t) then
+      blocked[i] = block(run, o)
+    elseif o and o.c then
       call('ZADD', P .. 'delayed', now + o.c, run)
     else
       local ids = queues[q]
@@ -97,11 +129,16 @@ at = 3
 for i = 1, n do
   if words[i] == 'a' then
     local name, o, d = ARGV[at + 4], options[i], now .. ':' .. ARGV[at + 1]
+    local wanted = orphans and call('ZSCORE', P .. 'orphans', ARGV[at])
+    if wanted then
+      o = o or {}
+      o.w = 1
+    end
     if name == '' and not o then
       call('HSET', rks[i], 'st', 'R', 'd', d, 'fp', ARGV[at + 2])
     else
       local due = o and o.c and now + o.c
-      local fields = { 'st', due and 'D' or 'R', 'd', d, 'fp', ARGV[at + 2] }
+      local fields = { 'st', blocked[i] and 'B' or due and 'D' or 'R', 'd', d, 'fp', ARGV[at + 2] }
       local f = 6
       if name ~= '' then
         fields[f + 1], fields[f + 2] = 'n', name
@@ -112,10 +149,15 @@ for i = 1, n do
         fields[f + 1], fields[f + 2] = 'du', due
         f = f + 2
       end
+      if blocked[i] then
+        fields[f + 1], fields[f + 2] = 'dl', blocked[i]
+        f = f + 2
+      end
       if o and next(o) then fields[f + 1], fields[f + 2] = 'op', cmsgpack.pack(o) end
       call('HSET', rks[i], unpack(fields))
       -- After the record: a key that stands for its own run says that the run was stored.
       if o and o.i then call('SET', P .. 'idem:' .. o.i, holders[P .. 'idem:' .. o.i]) end
+      if wanted then call('ZREM', P .. 'orphans', ARGV[at]) end
     end
   end
   at = at + 6

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import redis
 from prefect_lite_broker.app import Broker
 from prefect_lite_broker.auth import Auth
 from prefect_lite_broker.redis_store import RedisStore
@@ -21,6 +22,7 @@ SHORT_TIMES: dict[str, Any] = {
     "disconnect_grace_seconds": 0.3,
     "reap_seconds": 0.1,
     "poll_seconds": 0.5,
+    "audit_seconds": 0.05,
     "handshake_timeout_seconds": 5.0,
     "write_deadline_seconds": 1.0,
 }
@@ -30,6 +32,7 @@ class Bench:
     """Brokers on one Redis and namespace, and peers connected to them."""
 
     def __init__(self, redis_url: str, directory: Path, **overrides: Any) -> None:
+        self._redis_url = redis_url
         self.namespace = f"t{uuid.uuid4().hex[:10]}"
         self.directory = directory
         self.values: dict[str, Any] = {
@@ -46,6 +49,10 @@ class Bench:
     @property
     def settings(self) -> Settings:
         return load_settings(**self.values)
+
+    def redis(self) -> redis.Redis:
+        """A plain client, to look behind the brokers' back."""
+        return redis.Redis.from_url(self._redis_url)
 
     async def broker(self, *, tcp: bool = False, **overrides: Any) -> Broker:
         """Start one more broker."""

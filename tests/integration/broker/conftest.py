@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.broker.bench import Bench, BenchMaker
 from tests.tools.audit import audit
+from tests.tools.consistency import assert_never_repaired
 from tests.tools.server import ValkeyServer
 
 
@@ -30,7 +31,8 @@ async def make_bench(valkey: ValkeyServer) -> AsyncIterator[BenchMaker]:
     for bench in benches:
         await bench.close()
         with valkey.client() as client:
-            for shard in range(bench.settings.shards):
+            assert_never_repaired(client, bench.namespace, bench.settings.shards or 1)
+            for shard in range(bench.settings.shards or 1):
                 audit(client, f"pl:{{{bench.namespace}:{shard}}}:")
     shutil.rmtree(directory)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -110,12 +110,12 @@ class RawPeer:
         await self.expect(Answer, lambda answer: answer.request == 999)
 
     @asynccontextmanager
-    async def beating(self, seconds: float) -> AsyncIterator[None]:
-        """Send a RENEW without leases every so often, meanwhile."""
+    async def beating(self, seconds: float, runs: Sequence[Run] = ()) -> AsyncIterator[None]:
+        """Send a RENEW with the leases of these runs every so often, meanwhile."""
 
         async def beat() -> None:
             while True:
-                await self.send(Renew(0, []))
+                await self.send(Renew(0, [[run.run_id, run.token] for run in runs]))
                 await asyncio.sleep(seconds)
 
         task = asyncio.create_task(beat())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import pytest
 from prefect_lite_broker import watches as module
 from prefect_lite_broker.store import Store
 from prefect_lite_broker.watches import Watches
@@ -193,3 +194,26 @@ def test_reads_that_are_never_answered_do_not_stop_the_others() -> None:
     for run_id, done in lost:  # late after all, and harmless
         done(RunState(run_id, "COMPLETED"))
     assert len(watches) == 0
+
+
+def test_watches_are_looked_at_from_the_second_time_on() -> None:
+    watches, watcher = watches_with(Lookups()), Watcher()
+    watches.watch(watcher, [RUN])
+    assert watches.aged() == [], "a hint of its end may be on its way"
+    assert watches.aged() == [RUN]
+    watches.watch(watcher, [OTHER])
+    assert watches.aged() == [RUN]
+    assert sorted(watches.aged()) == [RUN, OTHER]
+    watches.unwatch(watcher, [RUN])
+    assert watches.aged() == [OTHER]
+
+
+def test_many_watches_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_AGED", 10)
+    watches, watcher = watches_with(Lookups()), Watcher()
+    runs = [f"{number:032x}" for number in range(25)]
+    watches.watch(watcher, runs)
+    assert watches.aged() == []
+    looked = [watches.aged() for _ in range(3)]
+    assert [len(part) for part in looked] == [10, 10, 5]
+    assert sorted(run for part in looked for run in part) == runs

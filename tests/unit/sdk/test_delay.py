@@ -31,7 +31,6 @@ from prefect_lite.exceptions import (
     SerializationError,
     StoreUnavailable,
     SubmitError,
-    UpstreamFailedRun,
 )
 from prefect_lite.protocol import messages as m
 from prefect_lite.settings import get_settings
@@ -290,25 +289,6 @@ def test_the_same_id_from_two_threads_is_settled_for_both(broker: ScriptedBroker
     for thread in threads:
         thread.join(5)
     assert len(futures) == 2
-
-
-def test_upstream_runs_are_waited_for_first(broker: ScriptedBroker) -> None:
-    first = add.delay(1)
-    threading.Timer(0.1, lambda: broker.end(first.task_run_id.hex, 10)).start()
-    add.delay(first, y=5)  # type: ignore[arg-type]
-    assert broker.call_of(broker.submits[1]) == ((10,), {"y": 5}, {})
-    add.apply_async(([first],), wait_for=[first], dependencies={"x": [first]})
-    assert broker.call_of(broker.submits[2]).args == ([10],)
-
-
-def test_a_failed_upstream_run_fails_the_call(broker: ScriptedBroker) -> None:
-    broker.execute = lambda *_: 1 / 0
-    first = add.delay(1)
-    with pytest.raises(UpstreamFailedRun, match="division by zero"):
-        add.delay(first)  # type: ignore[arg-type]
-    with pytest.raises(UpstreamFailedRun):
-        add.apply_async((1,), wait_for=[first])
-    assert len(broker.submits) == 1
 
 
 # -- many at a time -------------------------------------------------------------------------------

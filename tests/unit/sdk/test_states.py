@@ -36,6 +36,7 @@ from prefect_lite.states import NO_RESULT, State, StateDetails, StateType
         (states.Cached(), "COMPLETED", "Cached"),
         (states.Failed(), "FAILED", "Failed"),
         (states.TimedOut(), "FAILED", "TimedOut"),
+        (states.UpstreamFailed(), "FAILED", "UpstreamFailed"),
         (states.Crashed(), "CRASHED", "Crashed"),
     ],
 )
@@ -80,6 +81,7 @@ def test_a_kept_exception_of_a_worker_is_raised_without_growing() -> None:
     [
         (states.Failed(message="m"), FailedRun),
         (states.Failed(name="UpstreamFailed"), UpstreamFailedRun),
+        (states.UpstreamFailed(), UpstreamFailedRun),
         (states.Crashed(), CrashedRun),
         (states.Cancelled(), CancelledRun),
         (states.Running(), UnfinishedRun),

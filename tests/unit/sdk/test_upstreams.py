@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from prefect_lite import PrefectFutureList, allow_failure, task
-from prefect_lite.exceptions import ParameterTypeError, UpstreamFailedRun
+from prefect_lite import (
+    PrefectDistributedFuture,
+    PrefectFutureList,
+    allow_failure,
+    batch,
+    quote,
+    task,
+    unmapped,
+)
+from prefect_lite.envelope import LinkedCall
+from prefect_lite.exceptions import ParameterTypeError, SubmitError, UnfinishedRun, UpstreamFailedRun
 from prefect_lite.local_runs import close_threads
-from prefect_lite.upstreams import resolve, wait_all
+from prefect_lite.placeholders import Upstream
+from prefect_lite.protocol import messages as m
+from prefect_lite.protocol.checks import MAX_PARENTS
+from prefect_lite.run_ids import new_run_id
+from prefect_lite.states import Completed, Failed, Running
+from prefect_lite.upstreams import UNSETTLED, resolve, wait_all
 from tests.unit.sdk.scripted_broker import ScriptedBroker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("threads")]
@@ -84,3 +100,162 @@ async def test_they_count_in_delay_too(broker: ScriptedBroker) -> None:
     add.delay(PrefectFutureList([good, good]), y=[5])
     assert len(broker.submits) == 2
     assert broker.call_of(broker.submits[1]) == (([1, 1],), {"y": [5]}, {})
+
+
+# -- runs on workers: nothing waits here ----------------------------------------------------------
+
+
+def far(count: int = 1) -> list[PrefectDistributedFuture[Any]]:
+    return [PrefectDistributedFuture(new_run_id()) for _ in range(count)]
+
+
+def ids(futures: list[PrefectDistributedFuture[Any]]) -> list[str]:
+    return [future.task_run_id.hex for future in futures]
+
+
+def strict(future: PrefectDistributedFuture[Any]) -> Upstream:
+    return Upstream(future.task_run_id.hex, False)
+
+
+def tolerant(future: PrefectDistributedFuture[Any]) -> Upstream:
+    return Upstream(future.task_run_id.hex, True)
+
+
+def test_futures_become_placeholders_and_parents_in_every_kind_of_collection(broker: ScriptedBroker) -> None:
+    a, b, c, d = far(4)
+    show.delay([a, (b, {"x": {c}})])
+    show.delay(value=Pair(PrefectFutureList([a]), unmapped(d)))
+    show.delay(quote([a]))
+    first, second, third = broker.submits
+    assert broker.call_of(first).args == ([strict(a), (strict(b), {"x": {strict(c)}})],)
+    assert sorted(first.parents) == sorted(ids([a, b, c]))
+    assert broker.call_of(second).kwargs == {"value": Pair([strict(a)], strict(d))}
+    assert second.parents == ids([a, d])
+    assert third.parents == third.tolerated == []
+    assert broker.call_of(third).args == ([a],)
+    assert [type(broker.call_of(one)) is LinkedCall for one in broker.submits] == [True, True, False]
+
+
+def test_what_may_fail_is_tolerated_unless_it_must_complete_too(broker: ScriptedBroker) -> None:
+    a, b, c = far(3)
+    add.delay(allow_failure(a), allow_failure([b]))  # type: ignore[arg-type]
+    add.apply_async((allow_failure(a), 1), wait_for=[a, allow_failure(c)], dependencies={"x": {"y": (b,)}})  # type: ignore[list-item]
+    one, other = broker.submits
+    assert (one.parents, sorted(one.tolerated)) == ([], sorted(ids([a, b])))
+    assert broker.call_of(one).args == (tolerant(a), [tolerant(b)])
+    assert (sorted(other.parents), other.tolerated) == (sorted(ids([a, b])), ids([c]))
+    assert broker.call_of(other).args == (tolerant(a), 1)
+
+
+async def test_every_way_to_send_returns_before_the_parents_have_ended(broker: ScriptedBroker) -> None:
+    a, b = far(2)
+    add.delay(a)
+    add.apply_async((a,), countdown=3)
+    await add.adelay(a)
+    await add.aapply_async((1,), wait_for=[a])
+    add.map([a, b], unmapped(a), deferred=True)
+    add.map([1, 2], deferred=True, wait_for=(one for one in [a, b]))
+    with batch():
+        add.delay(b)
+    assert [one.parents for one in broker.submits] == [
+        *[ids([a])] * 4, ids([a]), ids([b, a]), ids([a, b]), ids([a, b]), ids([b]),
+    ]  # fmt: skip
+    assert broker.watches == []
+
+
+def test_local_futures_and_states_are_resolved_before_sending(broker: ScriptedBroker) -> None:
+    a = far()[0]
+    show.delay([add.submit(1), a, Completed(data=7), allow_failure(fail.submit())])
+    (value,) = broker.call_of(broker.submits[0]).args
+    assert value[:3] == [1, strict(a), 7]
+    assert isinstance(value[3], ValueError)
+    assert broker.submits[0].parents == ids([a])
+    error = ValueError("no")
+    show.delay(allow_failure(Failed(data=error)))
+    assert isinstance(broker.call_of(broker.submits[1]).args[0], ValueError)
+    for state in (Failed(data=error), Running()):
+        with pytest.raises(UpstreamFailedRun, match="A run, which this one waited for"):
+            show.delay(state)
+    with pytest.raises(UnfinishedRun):
+        show.delay(allow_failure(Running()))
+    with pytest.raises(UpstreamFailedRun):
+        show.apply_async((1,), wait_for=[Failed()])  # type: ignore[list-item]
+    assert len(broker.submits) == 2
+
+
+def test_a_call_with_the_same_futures_has_the_same_fingerprint(broker: ScriptedBroker) -> None:
+    a, b = far(2)
+    for future, value in ((a, 1), (a, 1), (b, 1), (a, 2), (allow_failure(a), 1)):
+        add.apply_async(([future], {"v": value}), idempotency_key="k")
+    prints = [one.fingerprint for one in broker.submits]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
+
+
+def test_placeholders_need_no_pickle_and_are_named_when_something_else_does(broker: ScriptedBroker) -> None:
+    a = far()[0]
+    with pytest.raises(Exception, match=r"Argument 'y' of add\(\) can't be sent"):
+        add.delay([a], threading.Lock())
+    assert not broker.submits
+
+
+@pytest.mark.parametrize("count", [1_000, MAX_PARENTS])
+def test_a_run_may_wait_for_very_many(broker: ScriptedBroker, count: int) -> None:
+    futures = far(count)
+    show.delay(futures)
+    show.apply_async((1,), wait_for=futures)
+    for submit in broker.submits:
+        assert submit.parents == ids(futures)
+    assert broker.call_of(broker.submits[0]).args == ([strict(future) for future in futures],)
+
+
+def test_one_more_is_refused_with_the_limit(broker: ScriptedBroker) -> None:
+    with pytest.raises(
+        SubmitError, match=r"waits for 10,001 other runs; at most 10,000 are possible"
+    ) as caught:
+        show.delay(far(MAX_PARENTS + 1))
+    assert caught.value.code == "too_many_parents"
+    assert not broker.submits
+
+
+async def test_in_a_batch_a_future_is_settled_before_others_wait_for_it(broker: ScriptedBroker) -> None:
+    existing = new_run_id()
+
+    def accept(one: m.Submit) -> m.Message:
+        known = bool(one.idempotency_key)
+        return m.Accepted([], [[one.run_id, existing]]) if known else m.Accepted([one.run_id])
+
+    broker.accept = accept
+    with batch():
+        parent = add.apply_async((1,), idempotency_key="k")
+        add.delay(parent)
+    async with batch():
+        parent = add.apply_async((1,), idempotency_key="k")
+        await add.aapply_async((1,), wait_for=[parent])
+    assert [one.parents for one in broker.submits] == [[], [existing], [], [existing]]
+    assert not UNSETTLED
+    with batch():
+        add.apply_async((1,), idempotency_key="k")
+    assert not UNSETTLED, "nobody waited for it"
+
+
+# -- direct calls ---------------------------------------------------------------------------------
+
+
+@task
+async def later(value: Any) -> Any:
+    await asyncio.sleep(0)
+    return value
+
+
+async def test_a_direct_call_waits_for_futures_here(broker: ScriptedBroker) -> None:
+    first = add.delay(1)
+    timer = threading.Timer(0.05, lambda: broker.end(first.task_run_id.hex, 10))
+    timer.start()
+    assert add([first], [add.submit(2)]) == [10, 2]
+    assert await later({"x": add.submit(3)}) == {"x": 3}
+    assert add(quote([first]), []) == [first]
+    fails = later(fail.submit())
+    with pytest.raises(UpstreamFailedRun):
+        await fails
+    timer.join()

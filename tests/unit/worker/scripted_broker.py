@@ -19,6 +19,7 @@ from prefect_lite.protocol import messages as m
 from prefect_lite.protocol.broker_session import BrokerSession
 from prefect_lite.protocol.pump import Pump
 from prefect_lite.run_ids import new_run_id
+from prefect_lite.serializers import encode_linked_call
 
 NAMESPACE = "default"
 
@@ -31,6 +32,8 @@ class ScriptedBroker:
         started: (run id, attempt) in order of arrival.
         acknowledge: Set to False to leave ends unanswered.
         refuse: Set to True to close new connections at once.
+        watches: WATCHed run ids, in order, repeats included.
+        states: What is answered to a WATCH; without an entry the answer waits for ``tell``.
     """
 
     def __init__(self, path: Path, keyring: Keyring, lease_seconds: float = 1.5) -> None:
@@ -43,6 +46,9 @@ class ScriptedBroker:
         self.logs: list[m.Log] = []
         self.served: list[list[str]] = []
         self.goodbyes: list[str] = []
+        self.watches: list[str] = []
+        self.unwatches: list[str] = []
+        self.states: dict[str, m.RunState] = {}
         self.readies = 0
         self.acknowledge = True
         self.refuse = False
@@ -120,6 +126,31 @@ class ScriptedBroker:
         if kind == "error":
             raise value
         return value
+
+    def ended(self, *value: Any, error: Exception | None = None, **fields: Any) -> m.RunState:
+        """The STATE of another run, with a result: one value, or an exception."""
+        run_id, key = fields.pop("run_id", new_run_id()), "other.task"
+        place = (self.keyring, NAMESPACE, key, run_id)
+        if error is not None:
+            result = envelope.seal_error(*place, error)
+            fields = {"type": "FAILED", "name": "Failed", "message": repr(error), **fields}
+        else:
+            result = envelope.seal_value(*place, value[0]) if value else None
+            fields = {"type": "COMPLETED", "name": "Completed", **fields}
+        return m.RunState(**{"run_id": run_id, "task_key": key, "result": result, **fields})
+
+    def tell(self, state: m.RunState) -> None:
+        """Answer this to WATCHes, those of the past too."""
+        self.states[state.run_id] = state
+        self._call(lambda: self._send(state))
+
+    def link(self, key: str, *args: Any, **kwargs: Any) -> str:
+        """``push`` with placeholders among the arguments."""
+        run_id = new_run_id()
+        codec, payload = encode_linked_call(args, kwargs, allow_pickle=bool(self.keyring))
+        body = envelope.seal(self.keyring, envelope.CALL, NAMESPACE, key, run_id, codec, b"", payload)
+        self.push_all([(run_id, key, 1, body)])
+        return run_id
 
     def is_running(self, run_id: str) -> bool:
         return any(started == run_id for started, _ in self.started)
@@ -204,6 +235,13 @@ class ScriptedBroker:
                 self.logs.append(message)
             elif isinstance(message, m.Goodbye):
                 self.goodbyes.append(message.reason)
+            elif isinstance(message, m.Watch):
+                self.watches.extend(message.run_ids)
+                for watched in message.run_ids:
+                    if watched in self.states:
+                        self._send(self.states[watched])
+            elif isinstance(message, m.Unwatch):
+                self.unwatches.extend(message.run_ids)
             elif isinstance(message, m.Ready):
                 self.readies += 1
         if answers and self.acknowledge:

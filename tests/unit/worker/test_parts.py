@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prefect_lite_worker import deadlines
 from prefect_lite_worker.app import WorkerApp
-from prefect_lite_worker.desk import Desk, Ended
+from prefect_lite_worker.desk import MAX_LINES, Desk, Ended
 from prefect_lite_worker.lifecycle import EXIT_UNACKNOWLEDGED, STOPPED, Lifecycle
 from prefect_lite_worker.registry import Registry, load_tasks
 from prefect_lite_worker.reporting import LINES_PER_MESSAGE, Reporter, duration, log_messages
@@ -238,6 +238,22 @@ def test_log_lines_are_sent_in_order_and_in_pieces() -> None:
     messages = log_messages(desk)
     assert [len(message.lines) for message in messages] == [3]
     assert len(encode_frame(messages)) < MAX_FRAME
+
+
+def test_log_lines_that_nobody_takes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    for number in range(MAX_LINES + 10):
+        desk.line("a", [20, 0, "x", str(number)])
+    assert len(desk.lines) == MAX_LINES
+    assert desk.lines[0][1][3] == "10"
+    log_messages(desk)
+    assert (len(desk.lines), desk.characters) == (0, 0)
+    monkeypatch.setattr("prefect_lite_worker.desk.MAX_CHARACTERS", 1_000_000)
+    for number in range(500):
+        desk.line("a", [20, 0, "x", f"{number} " + "x" * 100_000])
+    assert sum(len(line[3]) for _, line in desk.lines) <= 1_000_000
+    assert 50 < len(desk.lines) <= 63
+    assert desk.lines[-1][1][3].startswith("499 ")
 
 
 def test_the_terminal_never_blocks(
