@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-PYTEST_ARGS ?= -n 2 -q
+# More processes than two cores: half of the time they wait. worksteal: the long tests are side by side.
+PYTEST_ARGS ?= -n 3 --dist worksteal -q
 
 .PHONY: demo test lint types bench chaos docs clean
 

@@ -8,7 +8,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
 
-from prefect_lite.client.requests import Submission
+from prefect_lite.client.requests import Submission, give_up, wait_for_all, wait_for_all_async
 from prefect_lite.futures import PrefectDistributedFuture
 from prefect_lite.submission import current_batch, raise_refusals
 from prefect_lite.upstreams import UNSETTLED
@@ -22,7 +22,8 @@ class batch:
 
     Args:
         queue_timeout: Seconds for which the runs wait for room in a full queue, or for a store that is away;
-            None: the setting ``queue_wait_seconds``. ``apply_async`` may say otherwise for its run.
+            None: the setting ``queue_wait_seconds``, not that of a batch around it. ``apply_async`` may say
+            otherwise for its run.
 
     Raises:
         BatchError: On leaving: some runs were refused; its ``errors`` says which and why. The others run,
@@ -68,9 +69,11 @@ class batch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
-        for submission in self._submissions:
-            submission.wait()
+        self._leave(error)
+        try:
+            wait_for_all(self._submissions)
+        finally:
+            self._forget()
         self._finish(error)
 
     async def __aenter__(self) -> Self:
@@ -79,23 +82,30 @@ class batch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
-        for submission in self._submissions:
-            await submission.wait_async()
+        self._leave(error)
+        try:
+            await wait_for_all_async(self._submissions)
+        finally:
+            self._forget()
         self._finish(error)
 
-    def _leave(self) -> None:
+    def _leave(self, error: BaseException | None) -> None:
         with self._lock:
             self._open = False
         if self._token is not None:
             current_batch.reset(self._token)
             self._token = None
+        if error is not None and not isinstance(error, Exception):
+            give_up(self._submissions)  # a cancellation must not take as long as a queue is full
+
+    def _forget(self) -> None:
+        """No other run has to wait for these to be settled."""
+        for run_id in self._futures:
+            UNSETTLED.pop(run_id, None)
 
     def _finish(self, error: BaseException | None) -> None:
         submissions, self._submissions = self._submissions, []
         futures, self._futures = self._futures, {}
-        for run_id in futures:
-            UNSETTLED.pop(run_id, None)
         for submission in submissions:
             for asked, existing in submission.aliases.items():
                 if asked in futures:  # else it knew already when it came here

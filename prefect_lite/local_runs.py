@@ -14,6 +14,9 @@ from prefect_lite.futures import PrefectConcurrentFuture, PrefectFuture, Prefect
 
 if TYPE_CHECKING:
     from prefect_lite.tasks import Task
+    from prefect_lite.utilities.annotations import allow_failure
+
+    WaitedFor = PrefectFuture[Any] | allow_failure[Any]
 
 # Threads are made only when none is idle. Many, because tasks may submit tasks and wait for them.
 MAX_THREADS = 256
@@ -25,7 +28,7 @@ def submit(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any
     """Start one run in a thread; see ``Task.submit``."""
     arguments = dict(kwargs)
     return_state = arguments.pop("return_state", False)
-    wait_for: list[PrefectFuture[Any]] = list(arguments.pop("wait_for", None) or ())
+    wait_for: list[WaitedFor] = list(arguments.pop("wait_for", None) or ())
     task.binder.check(args, arguments)
     future = _start(task, args, arguments, wait_for)
     if return_state:
@@ -37,21 +40,21 @@ def submit(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any
 def submit_many(
     task: Task[..., Any],
     calls: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]],
-    wait_for: list[PrefectFuture[Any]],
+    wait_for: list[WaitedFor],
 ) -> PrefectFutureList[Any]:
     """Start many runs in threads; their arguments bind."""
     return PrefectFutureList([_start(task, args, dict(kwargs), wait_for) for args, kwargs in calls])
 
 
 def _start(
-    task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: list[PrefectFuture[Any]]
+    task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: list[WaitedFor]
 ) -> PrefectConcurrentFuture[Any]:
     context = contextvars.copy_context()
     return PrefectConcurrentFuture(_threads().submit(context.run, _run, task, args, kwargs, wait_for))
 
 
 def _run(
-    task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: list[PrefectFuture[Any]]
+    task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: list[WaitedFor]
 ) -> Any:
     if wait_for:
         upstreams.wait_all(wait_for)

@@ -22,7 +22,7 @@ def map_task(
     kwargs: Mapping[str, Any],
     deferred: bool,
     return_state: bool,
-    wait_for: Iterable[PrefectFuture[Any]] | None,
+    wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None,
 ) -> Any:
     """See ``Task.map``."""
     calls = expand(task, args, kwargs)

@@ -42,7 +42,7 @@ TERMINAL_TYPES = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CAN
 class RunPhase(Enum):
     """Where the store has a run (field ``st`` of its hash): one letter, and what users see."""
 
-    BLOCKED = ("B", StateType.SCHEDULED, "Blocked")
+    BLOCKED = ("B", StateType.SCHEDULED, "Scheduled")
     READY = ("R", StateType.SCHEDULED, "Scheduled")
     DELAYED = ("D", StateType.SCHEDULED, "Scheduled")  # or AwaitingRetry: the record's own name wins
     LEASED = ("L", StateType.PENDING, "Pending")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from prefect_lite.client.requests import Submission
+from prefect_lite.client.requests import Submission, wait_for_all
 from prefect_lite.client.runtime import Runtime, get_runtime
 from prefect_lite.conditions import SendConditions, parse_conditions, seconds_of
 from prefect_lite.envelope import CALL, fingerprint, pack_options, seal
@@ -27,11 +27,12 @@ from prefect_lite.serializers import (
     encode_linked_call,
     pack_call,
 )
-from prefect_lite.upstreams import UNSETTLED, Found, Linked, alink, found_in, has_futures, link
+from prefect_lite.upstreams import UNSETTLED, Found, Linked, alink, found_in, has_futures, link, refuse_hidden
 
 if TYPE_CHECKING:
     from prefect_lite.batch import batch
     from prefect_lite.tasks import Task
+    from prefect_lite.utilities.annotations import allow_failure
     from prefect_lite.waiting import Collector
 
 CHUNK_RUNS: Final = 500
@@ -78,7 +79,7 @@ def send(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     conditions: SendConditions | None = None,
-    wait_for: Iterable[PrefectFuture[Any]] | None = None,
+    wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
     dependencies: Mapping[str, Any] | None = None,
 ) -> PrefectDistributedFuture[Any]:
     """Make a run durable and return its future. Raises what ``Task.delay`` says."""
@@ -103,7 +104,7 @@ async def asend(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     conditions: SendConditions | None = None,
-    wait_for: Iterable[PrefectFuture[Any]] | None = None,
+    wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
     dependencies: Mapping[str, Any] | None = None,
 ) -> PrefectDistributedFuture[Any]:
     """``send`` for coroutines."""
@@ -163,7 +164,7 @@ def _patience(runtime: Runtime, conditions: SendConditions | None) -> float:
 def send_many(
     task: Task[..., Any],
     calls: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]],
-    wait_for: Iterable[PrefectFuture[Any]] | None = None,
+    wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
 ) -> PrefectFutureList[Any]:
     """Make many runs durable, a few hundred to a frame.
 
@@ -235,8 +236,7 @@ class _Sending:
                 self.sent[-WINDOW_CHUNKS - 1].wait()
 
     def wait(self) -> None:
-        for submission in self.sent:
-            submission.wait()
+        wait_for_all(self.sent)
 
     def join(self, open_batch: batch) -> bool:
         """Leave the wait to a batch; False when that has ended."""
@@ -329,6 +329,7 @@ def _encode(
     plain = pack_call(args, kwargs)
     if plain is not None:
         return MSGPACK, plain
+    refuse_hidden(args, kwargs)
     if has_futures(args, kwargs):
         return None
     return _encode_with(encode_call, task, prepared, args, kwargs)

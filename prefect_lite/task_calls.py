@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList
     from prefect_lite.states import State
     from prefect_lite.tasks import Task
+    from prefect_lite.utilities.annotations import allow_failure
 
 P = ParamSpec("P")
 # Covariant, so that a task with a CoroutineType[...] fits the overloads for a Coroutine[...].
@@ -94,7 +95,7 @@ class TaskCalls(Generic[P, R_co]):
         self: TaskCalls[P, Coroutine[Any, Any, T]],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         dependencies: Mapping[str, Any] | None = None,
         **conditions: Unpack[SendConditions],
     ) -> PrefectDistributedFuture[T]: ...
@@ -103,7 +104,7 @@ class TaskCalls(Generic[P, R_co]):
         self: TaskCalls[P, T],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         dependencies: Mapping[str, Any] | None = None,
         **conditions: Unpack[SendConditions],
     ) -> PrefectDistributedFuture[T]: ...
@@ -111,7 +112,7 @@ class TaskCalls(Generic[P, R_co]):
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         dependencies: Mapping[str, Any] | None = None,
         **conditions: Unpack[SendConditions],
     ) -> Any:
@@ -140,7 +141,7 @@ class TaskCalls(Generic[P, R_co]):
         self: TaskCalls[P, Coroutine[Any, Any, T]],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         dependencies: Mapping[str, Any] | None = None,
         **conditions: Unpack[SendConditions],
     ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
@@ -149,7 +150,7 @@ class TaskCalls(Generic[P, R_co]):
         self: TaskCalls[P, T],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         dependencies: Mapping[str, Any] | None = None,
         **conditions: Unpack[SendConditions],
     ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
@@ -157,7 +158,7 @@ class TaskCalls(Generic[P, R_co]):
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         dependencies: Mapping[str, Any] | None = None,
         **conditions: Unpack[SendConditions],
     ) -> Any:
@@ -172,7 +173,7 @@ class TaskCalls(Generic[P, R_co]):
         *args: Any,
         return_state: Literal[True],
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         **kwargs: Any,
     ) -> list[State[T]]: ...
     @overload
@@ -181,7 +182,7 @@ class TaskCalls(Generic[P, R_co]):
         *args: Any,
         return_state: Literal[True],
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         **kwargs: Any,
     ) -> list[State[T]]: ...
     @overload
@@ -190,7 +191,7 @@ class TaskCalls(Generic[P, R_co]):
         *args: Any,
         return_state: Literal[False] = False,
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         **kwargs: Any,
     ) -> PrefectFutureList[T]: ...
     @overload
@@ -199,7 +200,7 @@ class TaskCalls(Generic[P, R_co]):
         *args: Any,
         return_state: Literal[False] = False,
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         **kwargs: Any,
     ) -> PrefectFutureList[T]: ...
     def map(
@@ -207,7 +208,7 @@ class TaskCalls(Generic[P, R_co]):
         *args: Any,
         return_state: bool = False,
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
         **kwargs: Any,
     ) -> Any:
         """One run for each item of the iterable arguments; others, and ``unmapped(...)``, go to every run.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from prefect_lite.client.latch import Latch
 from prefect_lite.exceptions import ParameterTypeError, SubmitError, UpstreamFailedRun
 from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList, wait
 from prefect_lite.placeholders import MAX_DEPTH, Upstream, maker
@@ -28,6 +29,7 @@ UNSETTLED: Final[dict[str, Submission]] = {}
 """On their way in a batch, by run id: their idempotency key may turn out to belong to another run."""
 _SOURCES: Final = (PrefectFuture, State)
 _MARKED: Final = (PrefectFuture, State, BaseAnnotation)
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class Found(NamedTuple):
@@ -41,12 +43,21 @@ class Found(NamedTuple):
         return [one for one, _ in self.sources if isinstance(one, PrefectFuture) and not _is_remote(one)]
 
     @property
-    def unsettled(self) -> list[PrefectDistributedFuture[Any]]:
-        """The futures that may yet turn out to mean another run."""
-        if not UNSETTLED:
-            return []
+    def unsettled(self) -> list[tuple[PrefectDistributedFuture[Any], Submission]]:
+        """The futures of an open batch that others can't wait for yet.
+
+        They may turn out to mean another run, or stand in a line for longer than a broker waits for a run
+        that it has not heard of.
+        """
         remote = [one for one, _ in self.sources if isinstance(one, PrefectDistributedFuture)]
-        return [one for one in remote if _id(one) in UNSETTLED]
+        found: list[tuple[PrefectDistributedFuture[Any], Submission]] = []
+        for one in remote:
+            submission = one._submission  # pyright: ignore[reportPrivateUsage]
+            if submission is None or submission.done or submission.patience <= 0:
+                submission = UNSETTLED.get(_id(one))
+            if submission is not None:
+                found.append((one, submission))
+        return found
 
 
 class Linked(NamedTuple):
@@ -75,6 +86,15 @@ def has_futures(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     return _has_futures((*args, *kwargs.values()), MAX_DEPTH)
 
 
+def refuse_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Objects with futures would travel as they are, and surprise a task that was written for results.
+
+    Raises:
+        ParameterTypeError: A dataclass or model holds some and is not in ``quote``.
+    """
+    _refuse_hidden((*args, *kwargs.values()), MAX_DEPTH)
+
+
 def link(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Linked:
     """The call with futures replaced; waits for those of this process, and for no others.
 
@@ -88,26 +108,26 @@ def link(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> L
         ParameterTypeError: A collection of an unknown kind holds futures.
         SubmitError: These are more runs than one can wait for.
     """
-    found = Found([*found_in((*args, *kwargs.values())).sources, *wait_for.sources])
+    found = _awaited(args, kwargs, wait_for)
     wait(found.local)
-    for future in found.unsettled:
-        submission = UNSETTLED.get(_id(future))
-        if submission is not None:
-            submission.wait()
-            _settle(future, submission)
+    for future, submission in found.unsettled:
+        Latch.wait(submission)  # giving up this wait does not give up that run
+        _settle(future, submission)
     return _linked(args, kwargs, wait_for)
 
 
 async def alink(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Linked:
     """``link`` for coroutines."""
-    found = Found([*found_in((*args, *kwargs.values())).sources, *wait_for.sources])
+    found = _awaited(args, kwargs, wait_for)
     await PrefectFutureList(found.local).wait_async()
-    for future in found.unsettled:
-        submission = UNSETTLED.get(_id(future))
-        if submission is not None:
-            await submission.wait_async()
-            _settle(future, submission)
+    for future, submission in found.unsettled:
+        await Latch.wait_async(submission)
+        _settle(future, submission)
     return _linked(args, kwargs, wait_for)
+
+
+def _awaited(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Found:
+    return Found([*_in_call(args, kwargs).sources, *wait_for.sources])
 
 
 def _linked(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Linked:
@@ -173,13 +193,13 @@ def resolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         UpstreamFailedRun: One failed and is not wrapped in ``allow_failure``.
         ParameterTypeError: A collection of an unknown kind holds some.
     """
-    wait(_futures(found_in((*args, *kwargs.values()))))
+    wait(_futures(_in_call(args, kwargs)))
     return _replaced(args, kwargs, _value)
 
 
 async def aresolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
     """``resolve`` for coroutines."""
-    await PrefectFutureList(_futures(found_in((*args, *kwargs.values())))).wait_async()
+    await PrefectFutureList(_futures(_in_call(args, kwargs))).wait_async()
     return _replaced(args, kwargs, _value)
 
 
@@ -198,16 +218,25 @@ def wait_all(values: Iterable[Any]) -> None:
 
 
 def found_in(values: Iterable[Any]) -> Found:
-    """The futures and states among ``values``, nested ones too; looks at iterators and views as well."""
+    """The futures and states among ``values``, nested ones too, and in what iterators among them give."""
+    return _in_call(
+        tuple(
+            list(cast("Iterable[Any]", value)) if isinstance(value, (Iterator, MappingView)) else value
+            for value in values
+        ),
+        {},
+    )
+
+
+def _in_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Found:
+    """Those among arguments; an iterator is left to the task, as looking would use it up."""
     sources: list[tuple[Source, bool]] = []
 
-    def note(source: Source, allowed: bool) -> None:
+    def note(source: Source, allowed: bool) -> Source:
         sources.append((source, allowed))
+        return source
 
-    for value in values:
-        if isinstance(value, (Iterator, MappingView)):
-            value = list(cast("Iterable[Any]", value))  # noqa: PLW2901
-        _visit(value, note, False, MAX_DEPTH)
+    _replaced(args, kwargs, note)
     return Found(sources)
 
 
@@ -217,18 +246,62 @@ def _futures(found: Found) -> list[PrefectFuture[Any]]:
 
 def _has_futures(values: Iterable[Any], depth: int) -> bool:
     for value in values:
+        if type(value) in _SCALARS:
+            continue
         if isinstance(value, _MARKED):
             return True
-        if depth and isinstance(value, (list, tuple, set, frozenset)):
-            if _has_futures(cast("Iterable[Any]", value), depth - 1):
-                return True
-        elif (
-            depth
-            and isinstance(value, dict)
-            and _has_futures(cast("dict[Any, Any]", value).values(), depth - 1)
-        ):
+        items = _items(value) if depth else None
+        if items is not None and _has_futures(items, depth - 1):
             return True
     return False
+
+
+def _items(value: Any) -> Iterable[Any] | None:
+    """What a collection holds, in which futures are looked for; None of anything else."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return cast("Iterable[Any]", value)
+    if isinstance(value, dict):
+        return cast("dict[Any, Any]", value).values()
+    return None
+
+
+def _refuse_hidden(values: Iterable[Any], depth: int) -> None:
+    for value in values:
+        if type(value) in _SCALARS or isinstance(value, (*_SOURCES, quote)):
+            continue
+        if isinstance(value, BaseAnnotation):
+            value = cast("BaseAnnotation[Any]", value).unwrap()  # noqa: PLW2901
+        items = _items(value)
+        if items is None:
+            if _has_futures_inside(value):
+                raise _not_replaceable(value)
+        elif depth:
+            _refuse_hidden(items, depth - 1)
+
+
+def _has_futures_inside(value: Any) -> bool:
+    """Whether a dataclass or pydantic model holds futures, itself or in a collection.
+
+    No deeper than that: the objects in it may lead back to it.
+    """
+    kind = cast("Any", type(value))
+    for name in getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__pydantic_fields__", ()):
+        held = getattr(value, name, None)
+        if type(held) in _SCALARS:
+            continue
+        if isinstance(held, PrefectFuture):
+            return True
+        if any(isinstance(one, PrefectFuture) for one in _items(held) or ()):
+            return True
+    return False
+
+
+def _not_replaceable(value: Any) -> ParameterTypeError:
+    return ParameterTypeError(
+        f"A {type(value).__name__} among the arguments holds futures, which can be replaced by their "
+        f"results in a list, tuple, set or dict only. Pass one of these, or quote() it to pass the futures "
+        f"themselves."
+    )
 
 
 def _replaced(args: tuple[Any, ...], kwargs: Mapping[str, Any], take: Take) -> Arguments:
@@ -254,16 +327,20 @@ def _visit(value: Any, take: Take, allowed: bool, depth: int) -> Any:
     if kind is PrefectFutureList:
         make = list[Any]
     if make is not None:
-        return make(_visit(item, take, allowed, depth - 1) for item in cast("Iterable[Any]", value))
+        old = list(cast("Iterable[Any]", value))
+        items = [_visit(item, take, allowed, depth - 1) for item in old]
+        return value if _same(items, old) and kind is not PrefectFutureList else make(items)
     if kind is dict:
         mapping = cast("dict[Any, Any]", value)
-        return {key: _visit(item, take, allowed, depth - 1) for key, item in mapping.items()}
+        items = [_visit(item, take, allowed, depth - 1) for item in mapping.values()]
+        return mapping if _same(items, mapping.values()) else dict(zip(mapping, items, strict=True))
     if _has_futures([value], depth):
-        raise ParameterTypeError(
-            f"A {kind.__name__} among the arguments holds futures, which can be replaced by their "
-            f"results in a list, tuple, set or dict only. Pass one of these."
-        )
+        raise _not_replaceable(value)
     return value
+
+
+def _same(items: Iterable[Any], others: Iterable[Any]) -> bool:
+    return all(one is other for one, other in zip(items, others, strict=True))
 
 
 def _check(sources: Iterable[tuple[Source, bool]]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import os
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,6 +34,15 @@ STANDING_THREADS = ("prefect-lite-client",)
 
 FEW_DESCRIPTORS = 8
 """Files that modules and event loops open once, on first use."""
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile what tests start as processes once, and not in each of the hundreds that write no bytecode."""
+    if not hasattr(config, "workerinput"):
+        for folder in ("prefect_lite", "worker", "broker", "tests/chaos", "tests/tools"):
+            compileall.compile_dir(ROOT / folder, quiet=2)
 
 
 @pytest.fixture
@@ -91,8 +103,13 @@ def nothing_left_behind() -> Iterator[None]:
     """Fails a test that leaves child processes, threads of ours, or many open descriptors."""
     children, threads, descriptors = _children(), _threads(), _descriptors()
     yield
-    if _children() - children:  # not a comparison of sets: an older child may have ended meanwhile
-        wait_until(lambda: not _children() - children, 5.0, "the end of the test's child processes")
+    try:
+        if _children() - children:  # not a comparison of sets: an older child may have ended meanwhile
+            wait_until(lambda: not _children() - children, 5.0, "the end of the test's child processes")
+    finally:
+        for pid in _children() - children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     if _threads() - threads:
         wait_until(lambda: not _threads() - threads, 5.0, "the end of the test's threads")
     if _descriptors() > descriptors + FEW_DESCRIPTORS:

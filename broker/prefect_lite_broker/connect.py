@@ -16,7 +16,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError
 
-from .redis_url import RedisAddress
+from .redis_url import Node, RedisAddress
 
 Command = Callable[..., Awaitable[Any]]
 
@@ -58,6 +58,14 @@ class Dialer(ABC):
         """What is known about the servers may be wrong: this was said by one, or by the way to it."""
 
     @abstractmethod
+    async def elsewhere(self, slot: int, connection: AbstractConnection) -> bool:
+        """Whether another server than the one of this connection has the slot by now.
+
+        Raises:
+            RedisError, OSError: Nobody knows.
+        """
+
+    @abstractmethod
     async def masters(self) -> list[Dial]:
         """A function for each server that takes writes."""
 
@@ -71,8 +79,16 @@ class OneServer(Dialer):
     def doubt(self, error: BaseException) -> None:
         pass  # there is no other
 
+    async def elsewhere(self, slot: int, connection: AbstractConnection) -> bool:
+        return False
+
     async def masters(self) -> list[Dial]:
         return [self.on(0)]
+
+
+def leads_to(connection: AbstractConnection, node: Node) -> bool:
+    """Whether a connection was made to this node."""
+    return (getattr(connection, "host", ""), getattr(connection, "port", 0)) == node
 
 
 async def connected(connection: AbstractConnection) -> AbstractConnection:

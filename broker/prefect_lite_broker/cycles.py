@@ -17,8 +17,8 @@ Waits = tuple[int, list[str]]
 
 
 class Reader(Protocol):
-    async def waits(self, run_ids: Sequence[str]) -> Mapping[str, Waits]:
-        """Of these the blocked ones."""
+    async def waits(self, run_ids: Sequence[str], *, times_only: bool = False) -> Mapping[str, Waits]:
+        """Of these the blocked ones; with ``times_only`` without what they wait for."""
         ...
 
 
@@ -33,7 +33,8 @@ async def find_cycles(reader: Reader, run_ids: Sequence[str]) -> list[tuple[str,
     """
     known = dict(await reader.waits(run_ids))
     parents = _new({parent for _, ids in known.values() for parent in ids}, known)
-    known.update(await reader.waits(parents))
+    # Their own parents only if need be: in layers that wait for all of the layer before, these are legion.
+    known.update(await reader.waits(parents, times_only=True))
     found: list[tuple[str, str]] = []
     for run_id in run_ids:
         submitted, ids = known.get(run_id, (0, []))

@@ -246,7 +246,7 @@ class Dispatch:
     def _spread(self, queue: _Queue, shard: int, count: int) -> None:
         """Let the seats with credit share ``count`` new runs, rotating who begins."""
         hungry = [seat for seat in queue.seats if not seat.flights[shard] and seat.free > 0]
-        if not hungry:
+        if not hungry or not self._answers(shard):
             return
         share = -(-count // len(hungry))
         first = queue.turn % len(hungry)
@@ -264,7 +264,11 @@ class Dispatch:
         free = seat.free
         if free <= 0 or not seat.queues:
             return
-        shards = [shard for shard in range(self._shards) if not seat.flights[shard] and seat.hot(shard)]
+        shards = [
+            shard
+            for shard in range(self._shards)
+            if not seat.flights[shard] and seat.hot(shard) and self._answers(shard)
+        ]
         if len(shards) > 1:  # rotate, so that none is always asked last
             first = self._stamp % len(shards)
             shards = shards[first:] + shards[:first]
@@ -274,6 +278,10 @@ class Dispatch:
                 return
             free -= limit
             self._claim(seat, shards[-left], limit)
+
+    def _answers(self, shard: int) -> bool:
+        """Not to claim where the server is away: the credit is for the other shards then."""
+        return self._shards == 1 or self._store.answers(shard)
 
     def _claim(self, seat: Seat, shard: int, limit: int) -> None:
         seat.flights[shard] = True

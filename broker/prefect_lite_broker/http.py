@@ -112,6 +112,7 @@ def _metrics(hub: Hub) -> Response:
         f"prefect_lite_broker_connections {facts['connections']}",
         f"prefect_lite_broker_workers {facts['workers']}",
         f"prefect_lite_broker_watches {facts['watches']}",
+        f"prefect_lite_broker_waiting_runs {facts['waiting']}",
         f"prefect_lite_broker_store_healthy {int(facts['store_healthy'])}",
     ]
     lines += [f"prefect_lite_store_{name} {value}" for name, value in sorted(counters.items())]

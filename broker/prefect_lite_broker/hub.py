@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FEED_BYTES = 4 * 1024 * 1024
+FEED_SECONDS = 0.05
+"""So much is read at once, and so often, for peers whose results had to wait for room."""
+MOST_UNSENT_BYTES = 32 * 1024 * 1024
+"""Unsent bodies and results of all peers together above which no further large result is kept for anybody."""
+
 
 class Hub:
     """The store, the dispatch, the watches, the room for more runs, and who is connected.
@@ -53,6 +59,7 @@ class Hub:
         self.ask_stop: Callable[[str], None] = lambda _reason: None
         self.stopping = False
         self.unsent = 0
+        self._feeding = False
         self.started_at = self.loop.time()
         self.empty_since = self.loop.time()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,8 +87,24 @@ class Hub:
     def poll(self) -> None:
         """Ask for work that no hint told of, and tell peers what they were too slow to be told before."""
         self.dispatch.poll()
+        self.feed()
+
+    def feed_soon(self) -> None:
+        """There is room again."""
+        if not self._feeding:
+            self._feeding = True
+            self.loop.call_later(FEED_SECONDS, self.feed)
+
+    def feed(self) -> None:
+        """Read what is owed to peers, a part at a time: the answers of the store need memory too."""
+        self._feeding = False
+        room = min(MOST_UNSENT_BYTES - self.unsent, FEED_BYTES)
         for peer in list(self.peers):
-            peer.catch_up()
+            if room <= 0:
+                if self.unsent <= MOST_UNSENT_BYTES:
+                    self.feed_soon()
+                return
+            room -= peer.catch_up()
 
     def cancel_lease(self, session: str, run_id: str, token: str) -> None:
         """Tell a worker of this broker, if it is one, to stop a lease."""

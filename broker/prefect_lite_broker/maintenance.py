@@ -48,9 +48,9 @@ class Service(ABC):
             try:
                 pause = await self.run_once()
             except BrokerError as exc:
-                # The store logs its own trouble; one line here says what is standing still meanwhile.
+                # The store has told the log, in one line for all that stands still meanwhile.
                 if not self._failing:
-                    logger.warning("The %s waits for the store: %s", self.name, exc)
+                    logger.debug("The %s waits for the store: %s", self.name, exc)
                 self._failing = True
                 pause = self.interval_seconds
             except Exception:

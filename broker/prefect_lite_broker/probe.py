@@ -27,7 +27,7 @@ async def first_contact(dialer: Dialer, settings: Settings) -> tuple[int, list[s
         The number of shards, and warnings, a sentence each.
 
     Raises:
-        StoreUnavailable: No answer within ``redis_wait_seconds``.
+        StoreUnavailable: No server to use within ``redis_wait_seconds``.
         ConfigurationError: A server is too old, or the namespace has another shard count or schema.
     """
     wait, problem = settings.redis_wait_seconds, "no reply"
@@ -41,7 +41,8 @@ async def first_contact(dialer: Dialer, settings: Settings) -> tuple[int, list[s
                     dialer.doubt(exc)
                 await asyncio.sleep(RETRY_SECONDS)
     except TimeoutError:
-        raise StoreUnavailable(f"Redis did not answer within {wait:g} s ({problem}).") from None
+        text = f"Redis could not be used within {wait:g} s ({problem.rstrip('.')})."
+        raise StoreUnavailable(text) from None
 
 
 async def _contact(dialer: Dialer, settings: Settings) -> tuple[int, list[str]]:

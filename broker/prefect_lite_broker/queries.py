@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEAD_LIST_MAX = 1_000
+LAST_OFFSET = 1 << 40
+"""Far beyond the end of any list, and still an exact number in a script."""
 SESSIONS_MAX = 1_000
 SERVED_MAX = 1_000
 """Entries of a page, however short: an array or map of an ANSWER has a bound, too."""
@@ -86,7 +88,7 @@ async def answer(hub: Hub, role: str, what: str, arg: Any) -> tuple[bool, Any]:
         known = ", ".join(QUESTIONS)
         return False, ["unknown_query", f"This broker knows no {what[:64]!r}; it answers {known}."]
     if question.admin and role != "admin":
-        return False, ["forbidden", f"{what!r} takes the admin token."]
+        return False, ["forbidden", f"{what!r} takes the admin token: set PREFECT_LITE_ADMIN_TOKEN."]
     try:
         return True, await question.ask(hub, arg)
     except Refusal as exc:
@@ -288,7 +290,7 @@ def _page_of(arg: Any) -> tuple[int, int]:
     pair = cast("list[Any]", arg) if isinstance(arg, list) else [arg, 0]
     match [DEAD_LIST_MAX if pair[:1] == [None] else pair[0] if pair else None, *pair[1:]]:
         case [int(limit), int(offset)] if limit >= 0 and offset >= 0:
-            return max(1, min(limit, DEAD_LIST_MAX)), offset
+            return max(1, min(limit, DEAD_LIST_MAX)), min(offset, LAST_OFFSET)
         case _:
             raise Refusal("bad_argument", "The dead are listed by a limit, or by [limit, offset].")
 

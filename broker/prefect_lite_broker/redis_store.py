@@ -220,8 +220,11 @@ class RedisStore(SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, Questi
         limit: int,
         done: Callable[[ClaimReply], None],
     ) -> None:
-        """Tokens are random per claim, and stay the same when the call has to be repeated."""
-        base = base64.urlsafe_b64encode(os.urandom(9)).decode() + "."
+        """Tokens are random per claim, and stay the same when the call has to be repeated.
+
+        They end in the number of the claim and the place in it; by these the reaper sorts what began together.
+        """
+        base = f"{base64.urlsafe_b64encode(os.urandom(9)).decode()}.{number}."
         self.backlogs[shard].claim.pending.append(ClaimOp(session, epoch, number, limit, base, done))
         self.writers[shard].wake()
 

@@ -68,9 +68,9 @@ def cure(error: ResponseError) -> Cure:
 
 
 def sentence(error: ResponseError) -> str:
-    """What the refusal says, with the word that redis-py cuts off."""
+    """What the refusal says, with the word that redis-py cuts off; to be put into a sentence."""
     if isinstance(error, MovedError):
         return f"slot {error.slot_id} has moved to {error.host}:{error.port}"
     if isinstance(error, AskError):
         return f"slot {error.slot_id} is moving to {error.host}:{error.port}"
-    return str(error)
+    return str(error).rstrip(".")

@@ -47,10 +47,11 @@ class Room(Service):
         self._read_at = 0.0
         self._since = 0  # taken by this broker and perhaps not in that reading
         self._open = 0  # of these, without an answer of the store
-        self._accepted = 0  # since the last reading
+        self._accepted = 0  # since the last reading, or while it was read
         self._refused = 0  # since the last reading
         self._ask_at = most // 2  # so many since the last reading: read again
         self.leaving = 0.0
+        self._reading = asyncio.Lock()
 
     @property
     def waiting(self) -> int:
@@ -85,18 +86,25 @@ class Room(Service):
         return f"{self.waiting:,} runs wait in this namespace; max_queued_total allows {self._most:,}."
 
     async def run_once(self) -> float:
+        async with self._reading:  # an older answer must not undo a newer one
+            await self._read_once()
+        return self.interval_seconds
+
+    async def _read_once(self) -> None:
+        before = self._accepted
         waiting = await self._store.waiting()
         now = time.monotonic()
+        # Stored while it was read, and perhaps not in it: a shard may have answered long ago, and even the
+        # answers behind that of the reading may have come with it.
+        late = self._accepted - before
         if self._read_at:
-            left = max(0, self._read + self._accepted - waiting)
+            left = max(0, self._read + before - waiting)
             rate = left / max(now - self._read_at, LEAST_PAUSE_SECONDS)
             self.leaving += SMOOTHING * (rate - self.leaving)
         self._read, self._read_at = waiting, now
-        # What the store has answered is in the reading: its calls are answered in order.
-        self._since = self._open
-        self._accepted = self._refused = 0
+        self._since = self._open + late
+        self._accepted, self._refused = late, 0
         self._ask_at = self._since + max(1, (self._most - waiting) // 2)
-        return self.interval_seconds
 
     async def _pause(self, seconds: float) -> None:
         await super()._pause(seconds)

@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection
 
 from prefect_lite.exceptions import BrokerError
 from prefect_lite.protocol.broker_session import BrokerSession
-from prefect_lite.protocol.codec import ProtocolError
+from prefect_lite.protocol.codec import CHUNK_BYTES, ProtocolError
 from prefect_lite.protocol.messages import (
     Accepted,
     Cancel,
@@ -32,6 +32,7 @@ from prefect_lite.protocol.messages import (
     RunState,
 )
 from prefect_lite.protocol.pump import Pump
+from prefect_lite_broker.hub import MOST_UNSENT_BYTES
 from prefect_lite_broker.store import ClaimedRun
 from prefect_lite_broker.verbs import HANDLERS, Outgoing
 
@@ -53,8 +54,15 @@ CLOSE_SECONDS = 5.0
 BACKLOG_BYTES = 8 * 1024 * 1024
 """Unsent bodies and results of a peer above which more of them are left in the store until it has read."""
 SCARCE_BACKLOG_BYTES = 128 * 1024
-"""The same while all peers together have more than TOTAL_BACKLOG_BYTES unsent."""
-TOTAL_BACKLOG_BYTES = 32 * 1024 * 1024
+"""The same while all peers together have more than PLENTY_BYTES unsent, half of MOST_UNSENT_BYTES: the other
+half is for those who have nothing unsent."""
+PLENTY_BYTES = MOST_UNSENT_BYTES // 2
+LARGE_BYTES = 16 * 1024
+"""Results up to this size are told even above MOST_UNSENT_BYTES: small ones must not wait for deaf peers."""
+SCARCE_PIECE_BYTES = 32 * 1024
+"""A peer that does not read costs a frame in the transport's buffer, a short one while much is unsent."""
+LONG_FRAMES_BYTES = 8 * 1024 * 1024
+"""Unsent bytes of all peers above which frames are short."""
 STATE_BYTES = 128
 """What a STATE costs besides its message and result."""
 
@@ -99,6 +107,8 @@ class Peer(Outgoing):
         self._renew_next: Renew | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes of bodies and STATEs since the outbox was last empty
+        self._short_frames = False
+        self._proving = False
         self._weigh_at = 0.0
         self._reports = 0
 
@@ -125,6 +135,9 @@ class Peer(Outgoing):
     def _end(self) -> None:
         hub = self.hub
         self.gone = True
+        # At once: connection, pump and peer know each other, and would keep it until the garbage collector
+        # finds them.
+        self.wire.discard()
         self._sent()
         hub.peers.discard(self)
         hub.empty_since = hub.loop.time()
@@ -227,8 +240,10 @@ class Peer(Outgoing):
             self.store_away(exc)
             return
         if self.gone or self.closing:
-            # The worker will resume it within the grace, or the reaper gives its runs to others.
-            await store.disconnect(session, epoch)
+            # A resumed one may be in use: who was overtaken hears of it with the next RENEW, perhaps
+            # only after the grace. So it keeps its lease.
+            if resumed is None:
+                await store.disconnect(session, epoch)
             return
         older = self.hub.workers.get(session)
         if older is not None:
@@ -261,8 +276,7 @@ class Peer(Outgoing):
         if self.hub.stopping:
             self.hub.store.release(Release(run.run_id, run.token), self.after_commit)
             return
-        self._unsent += len(run.body)
-        self.hub.unsent += len(run.body)
+        self._kept(len(run.body))
         self.wire.push_run(*run)
         self.schedule()
 
@@ -337,12 +351,15 @@ class Peer(Outgoing):
 
     def tell(self, state: RunState) -> None:
         """Push a STATE, or leave it in the store while the peer is far behind."""
-        if self._behind():
-            self.owed.add(state.run_id)
-            return
         size = STATE_BYTES + len(state.message) + len(state.result or b"")
-        self._unsent += size
-        self.hub.unsent += size
+        full = size > LARGE_BYTES and self.hub.unsent > MOST_UNSENT_BYTES
+        if full or self._behind():
+            self.owed[state.run_id] = size
+            if full and not (self._proving or self.gone or self.wire.has_data or self.pump.buffered):
+                self._proving = True
+                self.hub.spawn(self._prove(), "Asking whether a peer reads")
+            return
+        self._kept(size)
         self.send(state)
 
     def _behind(self) -> bool:
@@ -352,11 +369,29 @@ class Peer(Outgoing):
         if not self.wire.has_data:
             self._sent()
             return False
-        return self._unsent > BACKLOG_BYTES or self.hub.unsent > TOTAL_BACKLOG_BYTES
+        return self._unsent > BACKLOG_BYTES or self.hub.unsent > PLENTY_BYTES
+
+    async def _prove(self) -> None:
+        try:
+            await self.pump.prove()
+        finally:
+            self._proving = False
+
+    def _kept(self, size: int) -> None:
+        hub = self.hub
+        self._unsent += size
+        hub.unsent += size
+        scarce = hub.unsent > LONG_FRAMES_BYTES
+        if scarce != self._short_frames:
+            self._short_frames = scarce
+            self.wire.cut_short(SCARCE_PIECE_BYTES if scarce else CHUNK_BYTES)
 
     def _sent(self) -> None:
-        self.hub.unsent -= self._unsent
+        hub, full = self.hub, self.hub.unsent > MOST_UNSENT_BYTES
+        hub.unsent -= self._unsent
         self._unsent = 0
+        if full and hub.unsent <= MOST_UNSENT_BYTES:
+            hub.feed_soon()
 
     def schedule(self) -> None:
         """Flush once at the end of this turn of the loop."""
@@ -404,11 +439,27 @@ class Peer(Outgoing):
         self.closing = True
         self.pump.abort()
 
-    def catch_up(self) -> None:
-        """Read again what was owed to a peer that has caught up; called about once a second."""
-        if self.owed and not self._behind():
-            owed, self.owed = self.owed, set()
-            self.hub.watches.watch(self, owed)
+    def catch_up(self) -> int:
+        """Read again what was owed to a peer that has caught up, as much as may be kept for it.
+
+        Called when the peer has taken everything, when there is room again, and about once a second.
+        Returns how many bytes it will be.
+        """
+        room = MOST_UNSENT_BYTES - self.hub.unsent
+        if not self.owed or room <= 0 or self._behind():
+            return 0
+        most = BACKLOG_BYTES if room >= PLENTY_BYTES else SCARCE_BACKLOG_BYTES
+        again: list[str] = []
+        expected = 0
+        for run_id, size in self.owed.items():
+            again.append(run_id)
+            expected += size
+            if expected >= most:
+                break
+        for run_id in again:
+            del self.owed[run_id]
+        self.hub.watches.watch(self, again)
+        return expected
 
 
 def _digest(secret: bytes) -> bytes:

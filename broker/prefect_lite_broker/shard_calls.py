@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
 
+from prefect_lite.exceptions import StoreUnavailable
 from prefect_lite.settings import Settings
 
 from . import keys
@@ -16,6 +18,8 @@ from .scripts import SCRIPTS
 from .topology import make_dialer
 from .trouble import Trouble
 from .writer import ShardWriter, Way
+
+T = TypeVar("T")
 
 
 def to_ms(seconds: float) -> int:
@@ -80,9 +84,10 @@ class ShardCalls:
         ]
 
     def _way(self, shard: int) -> Way:
-        settings = self.settings
+        settings, slot = self.settings, keys.slot(self.prefixes[shard])
         return Way(
-            self.dialer.on(keys.slot(self.prefixes[shard])),
+            self.dialer.on(slot),
+            partial(self.dialer.elsewhere, slot),
             self.dialer.doubt,
             self.trouble,
             shard,
@@ -101,6 +106,9 @@ class ShardCalls:
 
     def shard_of(self, run_id: str) -> int:
         return keys.shard_of(run_id, self.shards)
+
+    def answers(self, shard: int) -> bool:
+        return self.writers[shard].answers
 
     async def command(self, *command: Any, shard: int = 0) -> Any:
         """Run one Redis command through the shard's writer.
@@ -122,3 +130,51 @@ class ShardCalls:
     async def each(self, name: str, *args: Any) -> list[Any]:
         """One script in every shard at once."""
         return await asyncio.gather(*(self.script(name, shard, *args) for shard in range(self.shards)))
+
+    async def apart(
+        self, duty: Callable[[int], Awaitable[T]], shards: Iterable[int] | None = None
+    ) -> list[T | StoreUnavailable]:
+        """A duty in each shard at once; one whose server is known to be away or silent is not asked, so that
+        no other waits for it.
+
+        Args:
+            duty: Called with the shard.
+            shards: All by default.
+
+        Returns:
+            What came of each, in order.
+
+        Raises:
+            Exception: Of a duty, if it is no ``StoreUnavailable``; all are over.
+        """
+        outcomes = await asyncio.gather(
+            *(self._if_there(duty, shard) for shard in (range(self.shards) if shards is None else shards)),
+            return_exceptions=True,
+        )
+        found: list[T | StoreUnavailable] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreUnavailable):
+                raise outcome
+            found.append(outcome)
+        return found
+
+    async def _if_there(self, duty: Callable[[int], Awaitable[T]], shard: int) -> T:
+        if not self.answers(shard):
+            why = self.trouble.of(shard) or self.writers[shard].last_error or "Redis is away"
+            raise StoreUnavailable(f"{why}.")
+        return await duty(shard)
+
+    async def wherever(
+        self, duty: Callable[[int], Awaitable[T]], shards: Iterable[int] | None = None
+    ) -> list[T]:
+        """The same for what can be done later in the shards that are away.
+
+        Raises:
+            StoreUnavailable: All are.
+        """
+        outcomes = await self.apart(duty, shards)
+        done = [outcome for outcome in outcomes if not isinstance(outcome, StoreUnavailable)]
+        for outcome in outcomes:
+            if isinstance(outcome, StoreUnavailable) and not done:
+                raise outcome
+        return done

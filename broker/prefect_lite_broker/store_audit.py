@@ -27,7 +27,8 @@ class AuditCalls(ShardCalls):
         """
         least = to_ms(self.settings.audit_seconds)
         terms = self.result_ttl, self.idempotency, to_ms(self.settings.lease_seconds)
-        for shard in range(self.shards):
+
+        async def audit(shard: int) -> None:
             _, _, looked, _, *words = await self.script(
                 "audit", shard, least, "", SLICE_KEYS, SLICE_LOOKS, *terms
             )
@@ -35,6 +36,8 @@ class AuditCalls(ShardCalls):
             for i in range(0, len(words), 2):
                 self.repaired += 1
                 tell(Repair(words[i].decode(), words[i + 1].decode(), shard))
+
+        await self.wherever(audit)
 
     async def audit_totals(self) -> dict[str, int]:
         """What all brokers have done, over all shards.

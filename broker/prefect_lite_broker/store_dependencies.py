@@ -123,9 +123,17 @@ class DependencyCalls(ShardCalls):
         later = to_ms(RECHECKS * self.settings.unknown_parent_seconds)
         await self._many("wired", (later,), [(run_id, (run_id,)) for run_id in run_ids])
 
-    async def waits(self, run_ids: Sequence[str]) -> dict[str, tuple[int, list[str]]]:
-        """When the blocked ones of these were submitted (ms), and what they wait for."""
-        replies = await self._many("waits", (), [(run_id, (run_id,)) for run_id in run_ids])
+    async def waits(
+        self, run_ids: Sequence[str], *, times_only: bool = False
+    ) -> dict[str, tuple[int, list[str]]]:
+        """When the blocked ones of these were submitted (ms), and what they wait for.
+
+        Args:
+            run_ids: The runs.
+            times_only: Leave out what they wait for, which may be 10,000 others each.
+        """
+        head = ("times" if times_only else "all",)
+        replies = await self._many("waits", head, [(run_id, (run_id,)) for run_id in run_ids])
         return {
             run_id: (reply[0], [word.decode() for word in reply[1:]])
             for run_id, reply in zip(run_ids, replies, strict=True)
@@ -134,7 +142,10 @@ class DependencyCalls(ShardCalls):
 
     async def due_dependencies(self, shard: int) -> DueWork:
         """Take over what nobody seems to be seeing to in a shard."""
-        more, count, *words = await self.script("due", shard, DUE_RUNS, DUE_LEASE_MS, DUE_PARENTS)
+        unknown = self.settings.unknown_parent_seconds
+        more, count, *words = await self.script(
+            "due", shard, DUE_RUNS, DUE_LEASE_MS, DUE_PARENTS, to_ms(unknown), to_ms(RECHECKS * unknown)
+        )
         ended = [word.decode() for word in words[:count]]
         blocked = [(ids[0].decode(), [word.decode() for word in ids[1:]]) for ids in words[count:]]
         return DueWork(bool(more), ended, blocked)

@@ -25,7 +25,8 @@ GAP_LOOKS = 3
 
 
 class ServiceCalls(ShardCalls):
-    """Each call goes on until nothing is left to do in any shard."""
+    """Each call goes on until nothing is left to do in any shard that answers; only if none does, it raises
+    ``StoreUnavailable``."""
 
     async def reap(self, tell: Callable[[LeaseEvent], None]) -> None:
         """``tell`` gets the events after each call, so that a later one that fails takes none with it."""
@@ -40,7 +41,8 @@ class ServiceCalls(ShardCalls):
             settings.max_dead,
             max(GAP_MS, to_ms(GAP_LOOKS * settings.reap_seconds)),
         )
-        for shard in range(self.shards):
+
+        async def reap(shard: int) -> None:
             more = 1
             while more:
                 more, *words = await self.script("reap", shard, *args)
@@ -51,11 +53,14 @@ class ServiceCalls(ShardCalls):
                         self.on_unblocked(run_id)
                     tell(LeaseEvent(run_id, task_key, session, outcome, words[i + 4], state))
 
+        # A shard that is away must not make a gap in the looks at the others: it would spare everybody there.
+        await self.wherever(reap)
+
     async def promote(self) -> PromoteReply:
         ready: set[str] = set()
         ended: list[RunState] = []
-        soonest = -1.0
-        for shard in range(self.shards):
+
+        async def promote(shard: int) -> int:
             due_ms = 0
             while due_ms == 0:
                 due_ms, count, *words = await self.script(
@@ -66,33 +71,40 @@ class ServiceCalls(ShardCalls):
                     ended.append(read_state(words[i].decode(), words[i + 1]))
                     if unblocks(words[i + 1]):
                         self.on_unblocked(ended[-1].run_id)
-            if due_ms > 0 and (soonest < 0 or due_ms < soonest * 1000):
-                soonest = due_ms / 1000
-        return PromoteReply(sorted(ready), ended, soonest)
+            return due_ms
+
+        soonest = min((due_ms for due_ms in await self.wherever(promote) if due_ms > 0), default=-1000)
+        return PromoteReply(sorted(ready), ended, soonest / 1000)
 
     async def over(self, run_ids: list[str]) -> list[str]:
         """Those of the runs that have ended; costs much less than a lookup."""
         by_shard: dict[int, list[str]] = {}
         for run_id in run_ids:
             by_shard.setdefault(self.shard_of(run_id), []).append(run_id)
-        over: list[str] = []
-        for shard, ids in by_shard.items():
+        found: list[str] = []
+
+        async def over(shard: int) -> None:
+            ids = by_shard[shard]
             for i in range(0, len(ids), OVER_LIMIT):
                 reply = await self.script("over", shard, *ids[i : i + OVER_LIMIT])
-                over += [word.decode() for word in reply]
-        return over
+                found.extend(word.decode() for word in reply)
+
+        await self.wherever(over, by_shard)
+        return found
 
     async def retention(self) -> int:
         """Returns how many entries were removed."""
-        removed = 0
-        for shard in range(self.shards):
-            more = 1
+
+        async def retention(shard: int) -> int:
+            more, removed = 1, 0
             while more:
                 more, count = await self.script(
                     "retention", shard, self.settings.max_dead, self.result_ttl, RETENTION_LIMIT
                 )
                 removed += count
-        return removed
+            return removed
+
+        return sum(await self.wherever(retention))
 
     async def waiting(self) -> int:
         """Runs that are ready, delayed or blocked, in all shards."""

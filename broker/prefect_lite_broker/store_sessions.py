@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from prefect_lite.exceptions import StoreUnavailable
+
 from .lanes import pack
 from .shard_calls import ShardCalls, to_ms
 from .store import RenewReply, Resumed
@@ -79,13 +81,23 @@ class SessionCalls(ShardCalls):
         return _worst(await self.each("serve", session, epoch, pack(task_keys)))
 
     async def renew(self, session: str, epoch: int, held: list[list[str]]) -> RenewReply:
+        """Shards that are away hold up no other: the leases there would be lost.
+
+        Raises:
+            StoreUnavailable: Not all were renewed.
+        """
         lease = to_ms(self.settings.lease_seconds)
         by_shard: list[list[str]] = [[] for _ in range(self.shards)]
         for run_id, token in held:
             by_shard[self.shard_of(run_id)] += (run_id, token)
-        replies = await asyncio.gather(
-            *(self.script("renew", i, session, epoch, lease, *pairs) for i, pairs in enumerate(by_shard))
+        outcomes = await self.apart(
+            lambda shard: self.script("renew", shard, session, epoch, lease, *by_shard[shard])
         )
+        away = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
+        replies: list[Any] = [outcome for outcome in outcomes if not isinstance(outcome, StoreUnavailable)]
+        status = _worst([reply[0] for reply in replies])
+        if away and status == "ok":
+            raise away[0]
         revoked: list[list[str]] = []
         cancelling: list[list[str]] = []
         for reply in replies:
@@ -93,7 +105,7 @@ class SessionCalls(ShardCalls):
             pairs = [words[i : i + 2] for i in range(0, len(words), 2)]
             revoked += pairs[: reply[1]]
             cancelling += pairs[reply[1] :]
-        return RenewReply(_worst([reply[0] for reply in replies]), revoked, cancelling)
+        return RenewReply(status, revoked, cancelling)
 
     async def disconnect(self, session: str, epoch: int) -> None:
         await self.each("disconnect", session, epoch, to_ms(self.settings.disconnect_grace_seconds))

@@ -11,13 +11,17 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, MovedError, RedisError
 
-from .connect import Command, Dial, Dialer, OneServer, connected, conversation, pack_command, send
+from .connect import Command, Dial, Dialer, OneServer, connected, conversation, leads_to, pack_command, send
 from .redis_url import CLUSTER, SENTINEL, Node, RedisAddress
 
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 1.0
 """For one node or sentinel to answer, before the next one is asked."""
+
+DIAL_SECONDS = 2.0
+"""For a node of a cluster to be connected to, before all are asked again who has the slot: a frozen one takes
+connections and says nothing."""
 
 CLUSTER_SHARDS = 16
 """Parts of a new namespace in a cluster; they spread over the nodes, and move with the slots."""
@@ -53,10 +57,15 @@ class ClusterDialer(Dialer):
     async def dial(self, slot: int) -> AbstractConnection:
         node = await self.node_of(slot)
         try:
-            return await self._to(node)
+            async with asyncio.timeout(DIAL_SECONDS):
+                return await self._to(node)
         except (RedisError, OSError) as exc:
             self.doubt(exc)  # it may have been replaced
             raise
+
+    async def elsewhere(self, slot: int, connection: AbstractConnection) -> bool:
+        self._stale = True
+        return not leads_to(connection, await self.node_of(slot))
 
     async def _to(self, node: Node) -> AbstractConnection:
         return await connected(self._address.connection(node))
@@ -144,6 +153,11 @@ class SentinelDialer(Dialer):
 
     def doubt(self, error: BaseException) -> None:
         pass  # nothing is remembered
+
+    async def elsewhere(self, slot: int, connection: AbstractConnection) -> bool:
+        sentinel = random.choice(self._address.nodes)  # one that is behind the others is not asked every time
+        async with asyncio.timeout(ASK_SECONDS):
+            return not leads_to(connection, await self._ask(sentinel))
 
     async def _ask(self, sentinel: Node) -> Node:
         dial = partial(connected, self._address.sentinel_connection(sentinel))

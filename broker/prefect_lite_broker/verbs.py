@@ -68,7 +68,7 @@ class Outgoing(ABC):
         self.checking = 0  # task keys being checked; ACCEPTED waits for the notice
         self.checked: set[str] = set()
         self.watched: set[str] = set()
-        self.owed: set[str] = set()  # ended runs this peer was too far behind to be told
+        self.owed: dict[str, int] = {}  # ended runs this peer was not told, and the bytes of each
         self.asking = 0  # questions whose ANSWER has not left
         self.answered = 0  # those of them whose ANSWER waits to be sent
         self.serving = False
@@ -189,7 +189,8 @@ def watch(peer: Peer, msg: Watch) -> None:
 
 
 def unwatch(peer: Peer, msg: Unwatch) -> None:
-    peer.owed.difference_update(msg.run_ids)
+    for run_id in msg.run_ids:
+        peer.owed.pop(run_id, None)
     peer.hub.watches.unwatch(peer, msg.run_ids)
 
 

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
@@ -32,7 +32,8 @@ EXCHANGE_SECONDS = 10.0
 """A pipeline without its last reply by then: the connection is taken for dead."""
 
 SILENT_SECONDS = 1.0
-"""A pipeline without an answer for so long is worth a line in the log."""
+"""A pipeline without an answer for so long is worth a line in the log, and the question, as often, whether
+another server is the right one by now."""
 
 STOPPED = "The store was stopped."
 
@@ -51,6 +52,7 @@ class Way(NamedTuple):
 
     Attributes:
         dial: Makes a connected redis-py connection without any retry of its own.
+        elsewhere: Whether such a connection leads to the wrong server by now.
         doubt: Told of errors that another server may not have.
         trouble: Where the log is told from.
         shard: Its number.
@@ -59,6 +61,7 @@ class Way(NamedTuple):
     """
 
     dial: Dial
+    elsewhere: Callable[[AbstractConnection], Awaitable[bool]]
     doubt: Callable[[BaseException], None]
     trouble: Trouble
     shard: int = 0
@@ -99,6 +102,8 @@ class ShardWriter:
         self._drained: asyncio.Future[None] | None = None
         self._pipelines: deque[_Pipeline] = deque()  # oldest first
         self._arrival: asyncio.Future[None] | None = None  # set while the reader has nothing to read
+        self._sending: asyncio.Timeout | None = None
+        self._reading: asyncio.Timeout | None = None
         self._failures = 0
         self._refused_by: ResponseError | None = None  # by a condition that passes
         self._was_full = False
@@ -140,6 +145,11 @@ class ShardWriter:
             return 0.0
         return asyncio.get_running_loop().time() - self._pipelines[0].sent_at
 
+    @property
+    def answers(self) -> bool:
+        """Whether Redis answers, as far as is known."""
+        return self.connected and self.silent_seconds <= SILENT_SECONDS
+
     # -- the loop -----------------------------------------------------------------------------------
     async def run(self) -> None:
         """Serve for ever; cancel to stop. The connection is closed on the way out."""
@@ -151,7 +161,7 @@ class ShardWriter:
                 try:
                     await self._serve(connection)
                 except (RedisError, OSError, TimeoutError) as exc:
-                    self._note(AWAY, str(exc) or type(exc).__name__)
+                    self._note(AWAY, _words(exc))
                     self._way.doubt(exc)
                     await self._drop()
                     await self._back_off()
@@ -160,7 +170,7 @@ class ShardWriter:
                     logger.critical(
                         "the writer of shard %d failed; it goes on", self._way.shard, exc_info=True
                     )
-                    self._note(AWAY, str(exc) or type(exc).__name__)
+                    self._note(AWAY, _words(exc))
                     await self._drop()
                     await self._back_off()
         finally:
@@ -182,6 +192,7 @@ class ShardWriter:
         loop = asyncio.get_running_loop()
         reader = loop.create_task(self._read_answers(connection), name="prefect-lite-redis-reader")
         reader.add_done_callback(lambda _: self.wake())
+        watcher = loop.create_task(self._watch(connection), name="prefect-lite-redis-watcher")
         try:
             while not reader.done():
                 if self._refused_by is not None:
@@ -202,7 +213,8 @@ class ShardWriter:
             reader.result()
         finally:
             reader.cancel()
-            await asyncio.wait([reader])
+            watcher.cancel()
+            await asyncio.wait([reader, watcher])
             if not reader.cancelled():
                 reader.exception()  # else asyncio reports it as never retrieved, should sending fail as well
             self._waiter = self._arrival = None
@@ -229,8 +241,27 @@ class ShardWriter:
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.set_result(None)
-        async with asyncio.timeout(EXCHANGE_SECONDS):
-            await send(connection, *payload)
+        try:
+            async with asyncio.timeout(EXCHANGE_SECONDS) as self._sending:
+                await send(connection, *payload)
+        finally:
+            self._sending = None
+
+    async def _watch(self, connection: AbstractConnection) -> None:
+        """A silent server may be frozen or cut off, and another in its place: leave it then."""
+        while True:
+            await asyncio.sleep(SILENT_SECONDS)
+            if self.silent_seconds <= SILENT_SECONDS:
+                continue
+            try:
+                if not await self._way.elsewhere(connection):
+                    continue
+            except (RedisError, OSError) as exc:
+                logger.debug("nobody tells who has shard %d: %s", self._way.shard, exc)
+                continue
+            for deadline in (self._sending, self._reading):
+                if deadline is not None and not deadline.expired():
+                    deadline.reschedule(0.0)  # now
 
     async def _read_answers(self, connection: AbstractConnection) -> None:
         backlog, in_flight, pipelines = self.backlog, self.backlog.in_flight, self._pipelines
@@ -238,17 +269,20 @@ class ShardWriter:
             while not pipelines:
                 self._arrival = asyncio.get_running_loop().create_future()
                 await self._arrival
-            async with asyncio.timeout(self._exchange_seconds):
-                if pipelines[0].confirmed:
-                    await self._read_confirmed(connection, pipelines[0].answers)
-                else:
-                    for _ in range(pipelines[0].answers):
-                        try:
-                            reply = await connection.read_response(disconnect_on_error=False)
-                        except ResponseError as exc:
-                            self._failed(in_flight.popleft(), exc)
-                            continue
-                        self._settle(in_flight.popleft(), reply)
+            try:
+                async with asyncio.timeout(self._exchange_seconds) as self._reading:
+                    if pipelines[0].confirmed:
+                        await self._read_confirmed(connection, pipelines[0].answers)
+                    else:
+                        for _ in range(pipelines[0].answers):
+                            try:
+                                reply = await connection.read_response(disconnect_on_error=False)
+                            except ResponseError as exc:
+                                self._failed(in_flight.popleft(), exc)
+                                continue
+                            self._settle(in_flight.popleft(), reply)
+            finally:
+                self._reading = None
             pipelines.popleft()
             self._settled()
             if self._refused_by is None:
@@ -295,7 +329,7 @@ class ShardWriter:
                     await send(connection, pack_command(mark))
                     await connection.read_response()
         except (RedisError, OSError, TimeoutError) as exc:
-            self._note(AWAY, str(exc) or type(exc).__name__)
+            self._note(AWAY, _words(exc))
             self._way.doubt(exc)
             await self._drop()
             await self._back_off()
@@ -397,6 +431,13 @@ class ShardWriter:
         await self._drop()  # after a failover the address may lead to another server
         await self._back_off()
         return False
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, to be put into a sentence."""
+    return str(error).rstrip(".") or (
+        "no answer" if isinstance(error, TimeoutError) else type(error).__name__
+    )
 
 
 def _only_asks(batch: Batch, backlog: Backlog) -> bool:

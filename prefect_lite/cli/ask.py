@@ -65,15 +65,24 @@ async def _first_answer(settings: Settings, targets: list[str], tokens: Tokens, 
                 return await _ask_one(settings, url, tokens, message)
         except InvalidStatus as exc:
             if exc.response.status_code in (401, 403):
-                raise AuthenticationFailed(f"The broker {url} refused the token.") from exc
+                remedy = f"Set PREFECT_LITE_{_role(tokens).upper()}_TOKEN to the one in its tokens.json."
+                raise AuthenticationFailed(f"The broker {url} refused the token. {remedy}") from exc
             refusal = exc
         except (OSError, WebSocketException) as exc:  # a TimeoutError is an OSError
             refusal = exc
-    raise BrokerUnreachable(f"No broker answered at {', '.join(targets)}.") from refusal
+    said = f" The last attempt: {refusal}" if str(refusal) else ""
+    raise BrokerUnreachable(
+        f"No broker answered at {', '.join(targets)} within {settings.connect_timeout_seconds:g} s. "
+        f"Start one with 'prefect-lite broker', or correct PREFECT_LITE_BROKER_URL.{said}"
+    ) from refusal
+
+
+def _role(tokens: Tokens) -> str:
+    return "admin" if tokens.admin else "client"
 
 
 async def _ask_one(settings: Settings, url: str, tokens: Tokens, message: Message) -> Any:
-    role = "admin" if tokens.admin else "client"
+    role = _role(tokens)
     options: dict[str, Any] = {
         "additional_headers": {"Authorization": f"Bearer {tokens.for_role(role)}"},
         "subprotocols": [PROTOCOL_NAME],

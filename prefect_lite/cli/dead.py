@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, Final, cast
 
 import typer
@@ -88,14 +89,13 @@ def change_dead(what: str, run_ids: list[str], *, every: bool, yes: bool, as_jso
         ConfigurationError: Neither runs nor ``every`` were given, or both, or an id is none.
     """
     if every == bool(run_ids):
-        raise ConfigurationError("Name the runs, or give --all.")
+        raise ConfigurationError("Name the runs, or give --all; one of the two.")
     chosen = _every() if every else list(dict.fromkeys(parse_run_id(run_id) for run_id in run_ids))
     word = _CHANGES[what]
     # Replaying what was named harms nothing; dropping loses arguments, and --all may be more than was meant.
     if chosen and not yes and (every or what == "dead.drop"):
         runs = "1 run" if len(chosen) == 1 else f"{len(chosen):,} runs"
-        question = f"{'Replay' if what == 'dead.replay' else 'Drop'} {runs}?"
-        if not typer.confirm(question, err=True):
+        if not _confirmed(f"{'Replay' if what == 'dead.replay' else 'Drop'} {runs}?"):
             return 1
     done: list[str] = []
     missing: list[str] = []
@@ -118,6 +118,16 @@ def change_dead(what: str, run_ids: list[str], *, every: bool, yes: bool, as_jso
     return 1 if missing else 0
 
 
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        typer.echo(err=True)  # the question has no end of line
+        raise ConfigurationError("There is nobody to answer; nothing was changed. Give --yes.") from None
+
+
 def _every() -> list[str]:
     found: list[str] = []
     while page := _page(PAGE, len(found)):
@@ -126,4 +136,7 @@ def _every() -> list[str]:
 
 
 def _not_dead(run_id: str) -> str:
-    return f"Run {run_id} is not among the dead (`prefect-lite run show {run_id}` tells where it is)."
+    return (
+        f"Run {run_id} is not among the dead: it never was, or was replayed or dropped "
+        f"(`prefect-lite run show {run_id}` tells where it is)."
+    )

@@ -122,9 +122,20 @@ def _describe(place: str, stats: dict[str, Any]) -> str:
         f"store {'healthy' if broker.get('store_healthy', True) else 'away'}.",
     ]
     for name, value in stats.items():
-        if name != "broker":
+        if name == "audit":
+            lines.append(_audit(value))
+        elif name != "broker":
             lines.extend(_lines(name, value))
     return "\n".join(lines)
+
+
+def _audit(audit: dict[str, int]) -> str:
+    text = f"audit: {audit['repaired']} repaired in {audit['passes']} passes over all runs"
+    if audit["passes"]:
+        text += f", {audit['runs']} in the last"
+    if audit["undecided"]:
+        text += f"; of these {audit['undecided']} are in queues too long to look through"
+    return text
 
 
 def _lines(name: str, value: Any) -> list[str]:

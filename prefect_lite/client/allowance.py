@@ -7,7 +7,7 @@ else would keep a loop that is faster than its broker from filling the memory of
 from __future__ import annotations
 
 from _thread import allocate_lock
-from collections import deque
+from collections import OrderedDict
 
 from prefect_lite.client.latch import Latch
 
@@ -43,7 +43,8 @@ class Allowance:
         self._most_runs = most_runs
         self._most_bytes = most_bytes
         self._lock = allocate_lock()
-        self._waiters: deque[_Waiter] = deque()
+        # In order. Of many that wait each has to leave from anywhere, and costs as much as one of few.
+        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
 
     def try_enter(self, runs: int, size: int) -> bool:
         """Take a place if there is one now."""
@@ -92,15 +93,18 @@ class Allowance:
     def _line_up(self, runs: int, size: int) -> _Waiter:
         waiter = _Waiter(runs, size)
         with self._lock:
-            self._waiters.append(waiter)
+            self._waiters[waiter] = None
         self._grant()  # a place may have come free since it was refused one
         return waiter
 
     def _grant(self) -> None:
         with self._lock:
             waiters = self._waiters
-            while waiters and self._fits(waiters[0].runs, waiters[0].size):
-                waiter = waiters.popleft()
+            while waiters:
+                waiter = next(iter(waiters))
+                if not self._fits(waiter.runs, waiter.size):
+                    return
+                del waiters[waiter]
                 self.runs += waiter.runs
                 self.bytes += waiter.size
                 waiter.set()
@@ -108,9 +112,8 @@ class Allowance:
     def _withdraw(self, waiter: _Waiter) -> bool:
         """Leave the line; False when the place was given already."""
         with self._lock:
-            try:
-                self._waiters.remove(waiter)
-            except ValueError:
+            if waiter.done:
                 return False
+            del self._waiters[waiter]
         self._grant()  # it may have held up smaller ones
         return True

@@ -94,7 +94,7 @@ class Link:
         for message in submits:
             run_id = message.run_id
             if run_id in pending or (queueing and queueing.holds(run_id)):
-                self._twins.setdefault(run_id, []).append((message, submission))
+                self._hold_twin(message, submission)
                 continue
             if message.watch and submission.listener is not None:
                 self._watching.expect(run_id, submission.listener)
@@ -102,6 +102,16 @@ class Link:
                 continue
             self._send(message, submission)
         self._flush()
+
+    def _hold_twin(self, message: Submit, submission: Submission) -> None:
+        """The same run is on its way already: this one goes when that is settled."""
+        run_id = message.run_id
+        refused = None if submission.patience > 0 else self._queueing.refusal_of(run_id)
+        if refused is None:
+            self._twins.setdefault(run_id, []).append((message, submission))
+            return
+        error = refusal(refused, message.task_key)
+        self._fail(submission, [run_id], perhaps_stored(error, run_id) if run_id in self._unsure else error)
 
     def _send(self, message: Submit, submission: Submission) -> None:
         self._pending[message.run_id] = message, submission
@@ -299,7 +309,10 @@ class Link:
             del self._pending[run_id]
             return
         waited = time.monotonic() - submission.since if submission.patience else 0.0
-        self._settle_with(run_id, self._as_far_as_known(run_id, refusal(message, submit.task_key, waited)))
+        error = refusal(message, submit.task_key, waited)
+        if message.code != "conflict":  # that is said of what is stored
+            error = self._as_far_as_known(run_id, error)
+        self._settle_with(run_id, error)
 
     def _settle_with(self, run_id: str, error: Exception) -> None:
         pending = self._pending.get(run_id)
@@ -380,7 +393,8 @@ class Link:
         for same in twins.values():
             for message, submission in same:
                 self._fail(submission, [message.run_id], perhaps_stored(error, message.run_id))
-        waiting.extend(([message], submission) for message, submission in self._queueing.clear())
+        for message, submission in self._queueing.clear():
+            self._fail(submission, [message.run_id], self._as_far_as_known(message.run_id, error))
         for submits, submission in waiting:
             self._fail(submission, [message.run_id for message in submits], error)
         self._questions.fail(error)

@@ -12,6 +12,7 @@ import asyncio
 import heapq
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -52,8 +53,9 @@ class _Line:
     __slots__ = ("burst", "due", "front", "out", "refused", "retry_seconds", "runs", "taken")
 
     def __init__(self) -> None:
-        self.front: dict[str, _Waiting] = {}  # refused (again): they go first
-        self.runs: dict[str, _Waiting] = {}
+        # A dict gets slower with each head that was taken from it.
+        self.front: OrderedDict[str, _Waiting] = OrderedDict()  # refused (again): they go first
+        self.runs: OrderedDict[str, _Waiting] = OrderedDict()
         self.out: set[str] = set()  # sent in this probe and not answered
         self.taken = self.refused = 0  # of this probe
         self.burst = 1
@@ -65,8 +67,7 @@ class _Line:
 
     def pop(self) -> _Waiting:
         """Take the head."""
-        runs = self.front or self.runs
-        return runs.pop(next(iter(runs)))
+        return (self.front or self.runs).popitem(last=False)[1]
 
     def drop(self, run_id: str) -> None:
         if self.front.pop(run_id, None) is None:
@@ -76,7 +77,7 @@ class _Line:
         """All of a probe are answered, or a run was refused while there was none: when is the next?"""
         if self.refused:
             self.burst = max(1, self.taken)
-            self.front = dict(sorted(self.front.items(), key=lambda item: item[1].number))
+            self.front = OrderedDict(sorted(self.front.items(), key=lambda item: item[1].number))
         if self.refused or not self.taken:
             self.due = now + self.retry_seconds * random.uniform(*JITTER)
         else:
@@ -120,6 +121,11 @@ class Queueing:
         """Whether a run stands in a line, so that no broker may know it."""
         waiting = self._known.get(run_id)
         return waiting is not None and waiting.here
+
+    def refusal_of(self, run_id: str) -> Refused | None:
+        """Why a run stands in a line, or is on its way from there; None when it is neither."""
+        waiting = self._known.get(run_id)
+        return None if waiting is None else waiting.refusal
 
     # -- into a line --------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prefect_lite.client.latch import Latch
@@ -103,6 +104,32 @@ class Submission(Latch):
         except BaseException:
             self.patience = 0.0
             raise
+
+
+def wait_for_all(submissions: Sequence[Submission]) -> None:
+    """Wait until all are settled; who is interrupted wants none of them any more."""
+    try:
+        for submission in submissions:
+            submission.wait()
+    except BaseException:
+        give_up(submissions)
+        raise
+
+
+async def wait_for_all_async(submissions: Sequence[Submission]) -> None:
+    """``wait_for_all`` for coroutines."""
+    try:
+        for submission in submissions:
+            await submission.wait_async()
+    except BaseException:
+        give_up(submissions)
+        raise
+
+
+def give_up(submissions: Sequence[Submission]) -> None:
+    """Nobody wants these runs any more: those that were refused must not be sent again later."""
+    for submission in submissions:
+        submission.patience = 0.0
 
 
 class Answered(Latch):

@@ -63,15 +63,19 @@ class Outbox:
 
     Args:
         max_payload_bytes: What the receiver holds at most in unfinished streams.
+
+    Attributes:
+        piece_bytes: Length of the pieces and about that of the batches; at most ``CHUNK_BYTES``.
     """
 
     __slots__ = (
         "_active", "_active_bytes", "_batch_due", "_frames", "_next_stream", "_small", "_urgent", "_waiting",
-        "max_payload_bytes",
+        "max_payload_bytes", "piece_bytes",
     )  # fmt: skip
 
     def __init__(self, max_payload_bytes: int) -> None:
         self.max_payload_bytes = max_payload_bytes
+        self.piece_bytes = CHUNK_BYTES
         self._urgent: deque[Message] = deque()
         self._small: deque[Message] = deque()
         self._waiting: deque[tuple[Message, bytes]] = deque()
@@ -105,6 +109,12 @@ class Outbox:
         else:
             place(self, message)
 
+    def clear(self) -> None:
+        """Let go of everything."""
+        for waiting in (self._urgent, self._small, self._waiting, self._active, self._frames):
+            waiting.clear()
+        self._active_bytes = 0
+
     def next_frame(self) -> bytes | None:
         """Cut the next frame, None when nothing waits."""
         while True:
@@ -132,7 +142,7 @@ class Outbox:
         pop = small.popleft
         verb_of = VERB_OF
         weight_of = _WEIGHTS
-        room = BATCH_BYTES
+        room = min(BATCH_BYTES, self.piece_bytes)
         for _ in range(min(len(small), BATCH_MESSAGES)):
             message = pop()
             cls: type[Message] = type(message)  # pyright: ignore[reportUnknownVariableType]
@@ -156,7 +166,7 @@ class Outbox:
             self._active_bytes += len(blob)
             self._next_stream += 1
         stream = self._active.popleft()
-        end = stream.offset + CHUNK_BYTES
+        end = stream.offset + self.piece_bytes
         rows: list[tuple[Any, ...]] = [("CHUNK", stream.stream, stream.seq, stream.data[stream.offset : end])]
         stream.offset = end
         stream.seq += 1

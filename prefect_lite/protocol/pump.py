@@ -12,6 +12,7 @@ stopped reading.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -198,13 +199,29 @@ class Pump:
                 # which is behind a large body on a slow link.
                 self._session.taken(self._loop.time())
         except TimeoutError:
-            text = f"The peer did not take a frame within {self._write_deadline:g} s."
-            self._report(ProtocolError("write_deadline", text, True))
-            self.abort()
+            self._give_up()
         except OSError:
             return  # the connection is gone, which recv() reports
         finally:
             self._writer = None
+
+    async def prove(self) -> None:
+        """Close the connection unless the peer answers a ping within the write deadline.
+
+        For one that there is nothing to send to: whether it reads would not be noticed.
+        """
+        try:
+            async with asyncio.timeout(self._write_deadline):
+                await (await self._ws.ping())
+        except TimeoutError:
+            self._give_up()
+        except ConnectionClosed:
+            return
+
+    def _give_up(self) -> None:
+        text = f"The peer did not take a frame within {self._write_deadline:g} s."
+        self._report(ProtocolError("write_deadline", text, True))
+        self.abort()
 
     @property
     def buffered(self) -> int:
@@ -247,7 +264,8 @@ def _keep_little_unsent(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if sock is not None and option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
+        with contextlib.suppress(OSError):  # closed already; the reader will say so
+            sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def _nothing_waits(ws: Any) -> bool:

@@ -86,6 +86,14 @@ class Session:
         """About how long those are, without streamed blobs; looks at each of them."""
         return self._outbox.weight
 
+    def discard(self) -> None:
+        """Let go of what waits to be sent: the connection is gone."""
+        self._outbox.clear()
+
+    def cut_short(self, piece_bytes: int) -> None:
+        """Cut frames of about this size from now on, at most ``CHUNK_BYTES``."""
+        self._outbox.piece_bytes = piece_bytes
+
     def next_frame(self) -> bytes | None:
         """The next frame to send, None when nothing waits."""
         return self._outbox.next_frame()

@@ -8,9 +8,9 @@ import signal
 import time
 from typing import NamedTuple
 
-from tests.chaos.lines import Lines
 from tests.integration.fleet import Fleet
 from tests.integration.harness import Running
+from tests.tools.lines import Lines
 
 TASKS = "chaos_tasks"
 

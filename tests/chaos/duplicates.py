@@ -70,8 +70,3 @@ def _two_in_force(run: RunHistory, events: Events) -> str:
             if count > 1:
                 return f"attempt {attempt} was started under {count} leases ({lost} lost leases)"
     return ""
-
-
-def _session(run: RunHistory, token: str) -> str:
-    lease = run.leases.get(token)
-    return lease.session if lease is not None else ""

@@ -14,9 +14,9 @@ import pytest
 
 from tests.chaos.disasters import Disasters, plan
 from tests.chaos.history import Report
-from tests.chaos.lines import Lines
 from tests.integration.fleet import Fleet
 from tests.integration.harness import Running
+from tests.tools.lines import Lines
 from tests.tools.server import ValkeyServer
 from tests.tools.waiting import wait_until
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.chaos.history import Report
 from tests.integration.fleet import Fleet
-from tests.integration.harness import Running
+from tests.integration.harness import PATIENT_TIMES, Running
 
 PROGRAMS = Path(__file__).with_name("programs")
-BROKERS, WORKERS, CLIENTS, THREADS, WINDOW = 3, 4, 2, 4, 10
+BROKERS, CLIENTS, WINDOW = 3, 2, 10
 STOP_SECONDS = 30.0
 
 
@@ -34,20 +34,20 @@ def restart_all(fleet: Fleet, workers: list[Running]) -> None:
         workers[number] = start_worker(fleet)
 
 
-def rolling_restarts(directory: Path, rounds: int, seconds: float) -> Report:
-    """Restart everything so many times under load."""
-    fleet = Fleet(directory, BROKERS)
+def rolling_restarts(directory: Path, rounds: int, seconds: float, *, workers: int, threads: int) -> Report:
+    """Restart all brokers and so many workers, so often, under the load of so many threads per client."""
+    fleet = Fleet(directory, BROKERS, **PATIENT_TIMES)
     try:
         for program in PROGRAMS.glob("*.py"):
             fleet.write(program.name, program.read_text())
         fleet.start_brokers()
-        workers = [start_worker(fleet) for _ in range(WORKERS)]
+        serving = [start_worker(fleet) for _ in range(workers)]
         load = fleet.project / "load_client.py"
-        clients = [fleet.start_client(load, str(THREADS), str(WINDOW), str(seconds)) for _ in range(CLIENTS)]
+        clients = [fleet.start_client(load, str(threads), str(WINDOW), str(seconds)) for _ in range(CLIENTS)]
         for client in clients:
             client.wait_for("under load")
         for _ in range(rounds):
-            restart_all(fleet, workers)
+            restart_all(fleet, serving)
         (fleet.project / "stop").touch()
         codes = [client.wait(60.0) for client in clients]
         told = [client.output.splitlines()[-1] for client in clients]
@@ -66,10 +66,10 @@ def rolling_restarts(directory: Path, rounds: int, seconds: float) -> Report:
 
 @pytest.mark.timeout(300)
 def test_rolling_restarts(tmp_path: Path) -> None:
-    rolling_restarts(tmp_path, 1, 240.0)
+    rolling_restarts(tmp_path, 1, 240.0, workers=3, threads=1)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
 def test_ten_rounds_of_rolling_restarts(tmp_path: Path) -> None:
-    rolling_restarts(tmp_path, 10, 1700.0)
+    rolling_restarts(tmp_path, 10, 1700.0, workers=4, threads=4)

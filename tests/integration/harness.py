@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +18,10 @@ from prefect_lite.embedded.home import read_record
 from prefect_lite.embedded.local_broker import LocalStatus, local_status, stop_local
 from prefect_lite.embedded.locks import is_locked, owner_of
 from prefect_lite.settings import Settings, load_settings
+from tests.tools.leftovers import end_with
 from tests.tools.waiting import wait_until
 
-__all__ = ["PrivateHome", "Running", "wait_until"]
+__all__ = ["PATIENT_TIMES", "PrivateHome", "Running", "wait_until"]
 
 SHORT_TIMES = {
     "lease_seconds": 1.5,
@@ -29,6 +29,9 @@ SHORT_TIMES = {
     "disconnect_grace_seconds": 0.5,
     "reap_seconds": 0.1,
 }
+
+PATIENT_TIMES = {"lease_seconds": 6.0, "renew_seconds": 2.0, "disconnect_grace_seconds": 5.0}
+"""Where nothing may be lost and no end of a lease is waited for: a busy machine may well stand still."""
 
 
 def describe(process: psutil.Process) -> str:
@@ -102,6 +105,8 @@ class PrivateHome:
         self.env["PYTHONDONTWRITEBYTECODE"] = "1"
         self.paths = HomePaths(self.root)
         self._running: list[Running] = []
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._end = end_with(self, self._started, self.runtime)
 
     # -- files and processes ----------------------------------------------------------------------
 
@@ -156,6 +161,7 @@ class PrivateHome:
                 stdout=output,
                 stderr=output,
             )
+        self._started.append(process)
         running = Running(name, process, log)
         self._running.append(running)
         return running
@@ -239,5 +245,5 @@ class PrivateHome:
         described = [describe(process) for process in left]
         for process in left:
             process.kill()
-        shutil.rmtree(self.runtime, ignore_errors=True)
+        self._end()
         assert not described, f"left behind: {described}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.fleet import Fleet
-from tests.integration.harness import wait_until
+from tests.integration.harness import PATIENT_TIMES, wait_until
 from tests.tools.consistency import assert_consistent, assert_never_repaired
 
 TASKS = """
@@ -50,7 +50,7 @@ CLIENT = """
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path, brokers=3, audit_seconds=0.05)
+    made = Fleet(tmp_path, brokers=3, audit_seconds=0.05, **PATIENT_TIMES)
     made.write("tasks.py", TASKS)
     yield made
     print(made.logs())

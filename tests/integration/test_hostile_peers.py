@@ -61,11 +61,11 @@ async def finished(fleet: Fleet, count: int, size: int) -> list[str]:
         f"""
         import tasks
         futures = [tasks.blob.delay({size}) for _ in range({count})]
-        print(*(future.task_run_id.hex for future in futures if future.result(timeout=60)))
+        print(*(future.task_run_id.hex for future in futures if future.result(timeout=120)))
         """,
     )
     sent = fleet.start_client(script)
-    await until(lambda: sent.process.poll() is not None, 60.0, "the results")
+    await until(lambda: sent.process.poll() is not None, 150.0, "the results")
     assert sent.wait() == 0, sent.output
     worker.kill()
     run_ids = re.findall(r"\b[0-9a-f]{32}\b", sent.output)
@@ -73,17 +73,17 @@ async def finished(fleet: Fleet, count: int, size: int) -> list[str]:
     return run_ids
 
 
-async def not_reading(fleet: Fleet, peers: int, runs: int, bound: float) -> None:
-    """Many peers ask for large results and do not read them."""
+async def not_reading(fleet: Fleet, peers: int, runs: int, bound: float, each: int = 0) -> None:
+    """Many peers ask for large results, all of them or ``each`` of its own, and do not read them."""
     run_ids = await finished(fleet, runs, MIB)
     assert fleet.brokers[0] is not None
     broker = psutil.Process(fleet.brokers[0].pid)
     deaf = [await client(fleet) for _ in range(peers)]
     before = most = broker.memory_info().rss
     begun = time.monotonic()
-    for peer in deaf:
+    for number, peer in enumerate(deaf):
         peer.ws.transport.pause_reading()
-        await peer.send(Watch(run_ids))
+        await peer.send(Watch(run_ids[number * each :][:each] if each else run_ids))
 
     def all_closed() -> bool:
         nonlocal most
@@ -97,6 +97,7 @@ async def not_reading(fleet: Fleet, peers: int, runs: int, bound: float) -> None
         f"the broker grew by {(most - before) / MIB:.1f} MiB from {before / MIB:.1f} MiB"
     )
     reader = await client(fleet)
+    run_ids = run_ids[:12]
     await reader.send(Watch(run_ids))
     for run_id in run_ids:
         # A result of this length comes in pieces, before its STATE.
@@ -118,6 +119,13 @@ async def test_peers_that_stop_reading_are_closed_and_their_results_stay(fleet: 
 @pytest.mark.parametrize("fleet", [LONG], indirect=True)
 async def test_two_hundred_peers_that_stop_reading(fleet: Fleet) -> None:
     await not_reading(fleet, peers=200, runs=12, bound=60.0)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fleet", [LONG], indirect=True)
+async def test_two_hundred_peers_that_stop_reading_results_of_their_own(fleet: Fleet) -> None:
+    await not_reading(fleet, peers=200, runs=400, bound=60.0, each=2)
 
 
 def connect_silently(fleet: Fleet, count: int, stack: ExitStack, said: bytes) -> list[socket.socket]:

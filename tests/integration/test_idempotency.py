@@ -104,7 +104,7 @@ def everybody_at_once(fleet: Fleet, clients: int, threads: int, keys: int) -> No
     fleet.check_history()
 
 
-@pytest.mark.parametrize("fleet", [(3, {}), (3, {"shards": 4})], indirect=True, ids=["one shard", "4 shards"])
+@pytest.mark.parametrize("fleet", [(3, {"shards": 4})], indirect=True, ids=["4 shards"])
 def test_one_run_for_a_key_that_everybody_asks_for(fleet: Fleet) -> None:
     everybody_at_once(fleet, clients=3, threads=2, keys=60)
 

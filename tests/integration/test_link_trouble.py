@@ -185,6 +185,8 @@ def slow_result(fleet: Fleet, line: Line, size: int, rate: float) -> list[float]
     return beside
 
 
+# The lease is shorter than the transfer, and no shorter than a busy machine needs.
+@pytest.mark.parametrize("fleet", [{"lease_seconds": 3.0, "renew_seconds": 1.0}], indirect=True)
 def test_a_large_result_on_a_slow_link_delays_neither_leases_nor_others(fleet: Fleet, line: Line) -> None:
     beside = slow_result(fleet, line, 2_000_000, 500_000)
     assert len(beside) >= 3, "small results had to wait for the large one"

@@ -111,6 +111,27 @@ def test_blobs_of_any_size_arrive_whole(size: int) -> None:
     assert receive_all(outbox(message)) == [message]
 
 
+def test_frames_are_cut_short_from_the_next_one_on() -> None:
+    messages = [finish(1, MIB), *(finish(number, 5_000) for number in range(2, 60))]
+    box = outbox(*messages)
+    box.next_frame()
+    box.piece_bytes = 32 * 1024
+    frames = list(box.frames())
+    assert max(map(len, frames)) < 32 * 1024 + 6_000, "a batch ends behind the message that fills it"
+    box = outbox(*messages)
+    first = box.next_frame()
+    assert first is not None
+    box.piece_bytes = 32 * 1024
+    inbox, got = Inbox(32 * MIB), list[m.Message]()
+    for frame in (first, *box.frames()):
+        for message in decode_frame(frame):
+            if isinstance(message, m.Chunk):
+                inbox.add(message)
+            elif isinstance(message, m.Finish):
+                got.append(inbox.resolve(message) if isinstance(message.result, int) else message)
+    assert sorted(got) == sorted(messages)
+
+
 @pytest.mark.parametrize("size", [1_000, 200_000, 700_000])
 def test_submits_with_very_many_parents_arrive_whole(size: int) -> None:
     parents = [run_id(number) for number in range(MAX_PARENTS)]

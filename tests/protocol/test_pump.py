@@ -166,6 +166,55 @@ def test_a_peer_that_stops_reading_is_dropped_at_the_deadline(path: Path) -> Non
     run(test)
 
 
+@pytest.mark.parametrize("by_library", [True, False])
+def test_reading_goes_on_while_writing_waits(
+    path: Path, monkeypatch: pytest.MonkeyPatch, by_library: bool
+) -> None:
+    """The library pauses reading, and in the end closes, when 16 frames wait for a ``recv``."""
+    if not by_library:
+        monkeypatch.setattr("prefect_lite.protocol.pump._nothing_waits", lambda ws: False)
+
+    async def test() -> None:
+        async with (
+            server(path) as sides,
+            unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws,
+        ):
+            await ws.send(encode_frame([m.Hello(0, "client", "default")]))
+            await ws.recv()
+            other = await sides.get()
+            ws.transport.pause_reading()
+            for number in range(100):
+                other.session.send(m.RunState(run_id(number), "COMPLETED", result=b"r" * 60_000))
+            other.pump.flush()
+            for number in range(200):
+                await ws.send(encode_frame([m.Query(number, "stats")]))
+            await other.until(lambda: sum(isinstance(one, m.Query) for one in other.seen) == 200)
+            assert other.session.has_data
+            assert not other.errors
+            ws.transport.abort()
+
+    run(test)
+
+
+def test_a_peer_has_to_prove_that_it_reads(path: Path) -> None:
+    async def test() -> None:
+        async with server(path, deadline=0.3) as sides, client(path) as one:
+            other = await sides.get()
+            await other.pump.prove()
+            assert not other.errors
+            one.ws.transport.pause_reading()
+            await other.pump.prove()
+            assert [problem.code for problem in other.errors] == ["write_deadline"]
+            one.ws.transport.resume_reading()
+        async with server(path, deadline=5.0) as sides, client(path) as one:
+            other = await sides.get()
+            one.ws.transport.abort()
+            await other.pump.prove()
+            assert not other.errors, "gone, which is no news of reading"
+
+    run(test)
+
+
 def test_a_slow_reader_that_makes_progress_is_kept(path: Path) -> None:
     """The whole takes far longer than the deadline, each frame less."""
 

@@ -44,14 +44,14 @@ class CutStore:
         return self._step(found) if name in STEPS else found
 
     def _step(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        async def step(*args: Any) -> Any:
+        async def step(*args: Any, **options: Any) -> Any:
             self._left -= 1
             if self._left == 0 and self._executed:
-                await call(*args)
+                await call(*args, **options)
             if self._left <= 0:
                 self.dead = True
                 raise StoreUnavailable("killed")
-            return await call(*args)
+            return await call(*args, **options)
 
         return step
 

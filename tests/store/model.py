@@ -67,7 +67,7 @@ class ModelledStore(RuleBasedStateMachine):
         self.lists: dict[tuple[str, str], list[str]] = {}  # ids in the order they would be claimed
         self.holders: dict[tuple[str, str], str] = {}  # (task key, idempotency key) -> run
         self.sessions: dict[str, Session] = {}
-        self.names = count()
+        self.names, self.steps = count(), count(1)
         self.wait(self.driver.tick())
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:

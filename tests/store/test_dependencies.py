@@ -70,7 +70,7 @@ async def test_a_run_waits_for_its_parents(world: World) -> None:
     first, second = await world.submit(world.new(0), world.new(1))
     child = await world.add(first, second, shard=2)
     state = await world.state(child)
-    assert (state.type, state.task_key) == ("SCHEDULED", KEY)
+    assert (state.type, state.name, state.task_key) == ("SCHEDULED", "Scheduled", KEY)
     runs = {run.run_id: run for run in await world.claim()}
     assert sorted(runs) == sorted([first, second])
     await world.finish([runs[first]])
@@ -249,6 +249,29 @@ async def test_a_parent_replayed_before_anybody_was_told(make_world: MakeWorld) 
     world.restart()
     assert await world.work() == [parent, child]
     world.check_clean()
+
+
+async def test_a_child_that_crashes_and_is_replayed(make_world: MakeWorld) -> None:
+    """Its parents let it go when it crashed, so it does not wait for them again."""
+    world = await make_world(max_lost=0)
+    (parent,) = await world.submit(world.new(1))
+    child = await world.add(parent, shard=0)
+    grandchild = await world.add(shard=2, tolerated=[child])
+    (run,) = await world.claim()
+    await world.finish([run])
+    await world.desk.idle()
+    assert [run.run_id for run in await world.claim()] == [child]
+    await world.driver.tick()
+    world.driver.end_lease("w1")
+    assert [event.outcome for event in await world.driver.reap()] == ["crashed"]
+    await world.desk.idle()
+    assert min(world.life(parent)) > 0, "nobody needs it any more"
+    assert await world.store.dead_replay(child)
+    await world.driver.worker("w1")
+    assert sorted(await world.work()) == sorted([child, grandchild])
+    await world.serve()
+    world.check_clean()
+    assert min(world.life(parent)) > 0
 
 
 # -- unknown parents and cycles -----------------------------------------------------------------------
@@ -626,6 +649,29 @@ async def test_a_registration_that_got_lost_is_made_again(world: World) -> None:
     await world.serve(confirmed=True)
     assert await world.work() == [parent, child]
     world.check_clean()
+
+
+@pytest.mark.parametrize("lost", ["blocked", "unblock", "orphans"])
+async def test_what_was_noted_by_a_clock_that_ran_ahead_is_not_left_lying(world: World, lost: str) -> None:
+    """The store failed over to a server whose clock is an hour behind, and the broker on duty was killed."""
+    if lost == "blocked":
+        world.store.on_blocked = lambda *_: None
+    (parent,) = await world.submit(world.new(0)) if lost != "orphans" else (run_id(),)
+    child = await world.add(parent, shard=1)
+    world.store.on_unblocked = lambda _run: None
+    await world.work()
+    for shard, prefix in enumerate(world.prefixes):
+        for member in world.client_of(shard).zrange(prefix + lost, 0, -1):
+            world.client_of(shard).zincrby(prefix + lost, 3_600_000, member)
+    await world.desk.service.run_once()  # sets them right
+    if lost == "orphans":
+        shard = world.store.shard_of(parent)
+        due: Any = world.client_of(shard).zscore(f"{world.prefixes[shard]}orphans", parent)
+        assert due / 1000 < time.time() + world.store.settings.unknown_parent_seconds + 1
+    else:
+        await world.desk.service.run_once()
+        await world.desk.idle()
+        assert await world.work() == [child]
 
 
 @pytest.mark.parametrize("lost", ["reply", "request"])

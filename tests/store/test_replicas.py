@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def servers() -> Iterator[tuple[ValkeyServer, ValkeyServer]]:
     """A master and its replica."""
-    master, replica = ValkeyServer(**{"repl-diskless-sync-delay": "0"}), ValkeyServer()
+    master, replica = ValkeyServer(), ValkeyServer()
     try:
         master.start()
         replica.start()

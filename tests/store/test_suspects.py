@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prefect_lite_broker.store import ClaimedRun
 
-from tests.store.driver import Driver, MakeDriver, submission
+from tests.store.driver import KEY, Driver, MakeDriver, submission
 
 pytestmark = pytest.mark.anyio
 
@@ -134,3 +134,28 @@ async def test_a_poison_run_and_its_innocent_neighbours(driver: Driver, at_once:
     states = [await driver.state(run) for run in innocents]
     assert {state.type for state in states} <= {"RUNNING", "SCHEDULED"}
     assert max(state.lost for state in states) <= (1 if at_once else 2)
+
+
+@pytest.mark.parametrize("older", [0, 3, 6])
+@pytest.mark.parametrize("key", ["tasks.a", "tasks.z"])
+async def test_what_was_claimed_last_is_tried_first(driver: Driver, key: str, older: int) -> None:
+    """Whatever its name: it is of another task than its neighbours, and they all began at once."""
+    before = await driver.accepted(older)
+    await driver.worker("w1", KEY, key)
+    held = [run.run_id for run in await driver.claim("w1")]
+    (poison,) = await driver.accepted(key=key)
+    held += [run.run_id for run in await driver.claim("w1")]
+    after = await driver.accepted(6 - older)
+    held += [run.run_id for run in await driver.claim("w1")]
+    assert held == [*before, poison, *after]
+    await lose(driver, "w1")
+    # Of several keys one suspect of each is tried in turn, so it is the second at the latest
+    tried: list[str] = []
+    for number in range(7):
+        session = f"v{number}"
+        await driver.worker(session, KEY, key)
+        (run,) = await driver.claim(session)
+        tried.append(run.run_id)
+    assert tried.index(poison) == (0 if older == 6 else 1)
+    tried.remove(poison)
+    assert tried == [*reversed(after), *reversed(before)]

@@ -1,4 +1,4 @@
-"""A proxy on a thread of its own, for tests whose own thread waits for processes."""
+"""Proxies on threads of their own, for tests whose own thread waits for processes."""
 
 from __future__ import annotations
 
@@ -48,3 +48,31 @@ class Line:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_SECONDS)
         self._loop.close()
+
+
+class Lines:
+    """One before each broker of a fleet.
+
+    Args:
+        ports: TCP ports of the brokers.
+
+    Attributes:
+        urls: Where clients and workers connect to.
+    """
+
+    def __init__(self, ports: list[int]) -> None:
+        self._lines = [Line(port) for port in ports]
+        self.urls = [line.url for line in self._lines]
+
+    def cut(self, which: int) -> None:
+        """End every connection to a broker with a reset."""
+        self._lines[which].do(lambda proxy: proxy.reset())
+
+    def hold(self, which: int, *, held: bool) -> None:
+        """Let nothing pass to or from a broker, or go on; nobody is told."""
+        self._lines[which].do(lambda proxy: proxy.hold("both") if held else proxy.release("both"))
+
+    def close(self) -> None:
+        """End them all."""
+        for line in self._lines:
+            line.close()

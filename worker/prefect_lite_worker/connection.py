@@ -287,10 +287,20 @@ class WorkerConnection:
         self._go_on(self._upstreams.fetch(needs))
         self.schedule_flush()
 
+    def _lend_slots(self) -> None:
+        """Runs that wait for what has not come, although it was due, lend their slots meanwhile."""
+        for run in self._upstreams.overdue():
+            if not run.waits:
+                self._leases.lend(run, 1)
+        self._offer_slots()
+
     def _go_on(self, runs: list[ActiveRun]) -> None:
         """These runs have the outcomes they need."""
         for run in runs:
             run.fetching = False
+            if run.waits:
+                self._leases.lend(run, -run.waits)
+                self._offer_slots()
             if isinstance(run, LoopRun):
                 run.host = self._loops.current
                 self._for_loop.append(run)
@@ -354,7 +364,7 @@ class WorkerConnection:
             logger.warning("%s", report)
         self.stops.run_due(now)
         if self._upstreams.tick(now):
-            self.schedule_flush()
+            self._lend_slots()
         if self.stops.stuck >= self._max_stray_threads and self.lifecycle.phase == SERVING:
             reason = f"{self.stops.stuck} threads are stuck in code that does not let go"
             self.lifecycle.stop(reason, STUCK_GRACE_SECONDS, EXIT_STUCK)

@@ -33,6 +33,9 @@ REFRESH_SECONDS = 1.0
 """What has not been answered for so long is asked for again: these runs have ended, so an answer is due. Each
 further time takes twice as long, as the answer may be on its way behind large ones."""
 MAX_REFRESH_SECONDS = 30.0
+OVERDUE_ASKS = 2
+"""Asked for again so often, and still no answer: it has not ended. It is a dead run that was replayed, and
+may need the slot of the one that takes its result."""
 KEPT_BYTES = 4 * 1024 * 1024
 KEPT_RUNS = 1_000
 KEPT_RESULT_BYTES = KEPT_BYTES // 16
@@ -46,15 +49,17 @@ class _Asked:
         runs: By whom.
         again_at: When to ask once more (monotonic seconds).
         seconds: And how long after that.
+        repeats: How often it was asked for again.
         unknown: The broker has said so once.
     """
 
-    __slots__ = ("again_at", "runs", "seconds", "unknown")
+    __slots__ = ("again_at", "repeats", "runs", "seconds", "unknown")
 
     def __init__(self, now: float) -> None:
         self.runs: dict[ActiveRun, None] = {}
         self.again_at = now + REFRESH_SECONDS
         self.seconds = REFRESH_SECONDS
+        self.repeats = 0
         self.unknown = False
 
 
@@ -162,8 +167,14 @@ class Upstreams:
             asked = self._asked[run_id]
             asked.seconds = min(2 * asked.seconds, MAX_REFRESH_SECONDS)
             asked.again_at = now + asked.seconds
+            asked.repeats += self._session.welcomed  # of a broker that is away nothing can be said
         self._ask(late)
         return bool(late)
+
+    def overdue(self) -> list[ActiveRun]:
+        """The runs that wait for others that seem not to have ended."""
+        late = [asked.runs for asked in self._asked.values() if asked.repeats >= OVERDUE_ASKS]
+        return list(dict.fromkeys(run for runs in late for run in runs))
 
     def _ask(self, run_ids: list[str]) -> None:
         if run_ids:

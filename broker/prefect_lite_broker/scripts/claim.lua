@@ -6,6 +6,7 @@
 -- the suspect taken before it has been running for `suspect ms` and the worker still lives; so many long
 -- runs that were lost together are soon back even if one session is all that is left. One that lost two or
 -- more (lane z) is taken only by a session without any other suspect, and lets none in until it ends.
+-- Lists of several keys take turns, so that none has to wait until another is empty.
 -- KEYS  1 prefix
 -- ARGV  1 session, 2 epoch, 3 claim number, 4 limit, 5 token base (random), 6 record ttl ms,
 --       7 idempotency ms, 8 body bytes at most (one larger body goes alone), 9 suspect ms
@@ -164,6 +165,7 @@ while from <= #lists and left > 0 and not full do
           local got
           got, more = take(q, 1)
           left = left - got
+          if more and #group > 1 then open_list(q) end -- the next suspect is one of another key
         end
         if lane == 's' and gate > 0 and call('EXISTS', P .. 'ready:' .. q) == 1 then out[3] = gate end
       elseif left > 0 and not full then

@@ -3,7 +3,8 @@
 -- or is to be confirmed again, and parents that were never submitted (they count as ended from here on).
 -- Each is the caller's for `lease ms`; should it be gone by then, it is given to the next one.
 -- KEYS  1 prefix
--- ARGV  1 limit, 2 lease ms, 3 parents at most (one run with more goes alone)
+-- ARGV  1 limit, 2 lease ms, 3 parents at most (one run with more goes alone), 4 ms until an unknown parent is
+--       given up, 5 ms until a registration is confirmed again
 -- Returns {more 0|1, number of ended runs, these ..., then per blocked run {run, what it waits for ...}}
 -- O(limit + parents).
 --@include base
@@ -16,6 +17,16 @@ local function due(key)
   if #runs == limit then out[1] = 1 end
   return runs
 end
+
+-- What lies further ahead than anybody sets it was set by a clock that ran ahead.
+local function cut_back(key, furthest)
+  for _, run in ipairs(call('ZRANGE', key, '(' .. now + furthest, '+inf', 'BYSCORE', 'LIMIT', 0, limit)) do
+    call('ZADD', key, key == orphans and now + furthest or now, run)
+  end
+end
+cut_back(orphans, tonumber(ARGV[4]))
+cut_back(unblock, tonumber(ARGV[2]))
+cut_back(blocked, tonumber(ARGV[5]))
 
 local lost = due(orphans)
 for _, run in ipairs(lost) do

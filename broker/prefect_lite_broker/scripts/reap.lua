@@ -79,7 +79,9 @@ local function lose(run, token, grouped, session)
   if suspect then
     local suspicion = lost > 1 and 2 or 1
     call('HSET', rk, 'st', 'R', 't', '', 'l', lost, 'su', suspicion)
-    suspects[#suspects + 1] = { st == 'L' and now or tonumber(v[7] or 0), lane_of(q, suspicion), run }
+    local claim, place = string.match(token, '%.(%d+)%.(%d+)$')
+    local began = st == 'L' and now or tonumber(v[7] or 0)
+    suspects[#suspects + 1] = { began, tonumber(claim or 0), tonumber(place or 0), lane_of(q, suspicion), run }
   else
     call('HSET', rk, 'st', 'R', 't', '', 'l', lost)
     push_head(q, { run })
@@ -89,12 +91,20 @@ local function lose(run, token, grouped, session)
   return suspect and 'suspect' or 'ready', lost, task
 end
 
+-- Many begin in the same moment: then the one that was claimed last.
+local function later(a, b)
+  for i = 1, 3 do
+    if a[i] ~= b[i] then return a[i] > b[i] end
+  end
+  return false
+end
+
 -- What began last comes first: a run that kills its worker at once is then tried before its former
--- neighbours are back beside it.
+-- neighbours are back beside it. That holds across task keys, whose lists would otherwise go by name.
 local function push_suspects()
-  table.sort(suspects, function(a, b) return a[1] > b[1] end)
-  for _, suspect in ipairs(suspects) do
-    push(suspect[2], { suspect[3] })
+  table.sort(suspects, later)
+  for i, suspect in ipairs(suspects) do
+    push(suspect[4], { suspect[5] }, i / 1000)
   end
   suspects = {}
 end

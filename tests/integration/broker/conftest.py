@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,22 +18,22 @@ from tests.tools.server import ValkeyServer
 @pytest.fixture
 async def make_bench(valkey: ValkeyServer) -> AsyncIterator[BenchMaker]:
     """Makes a bench without a broker; keyword arguments are settings. Its keys are audited in the end."""
-    directory = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))  # pytest's own is too long for a socket
     benches: list[Bench] = []
+    # pytest's own directory is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="pl-", dir="/tmp") as directory:
 
-    async def make(**overrides: Any) -> Bench:
-        bench = Bench(valkey.url, directory, **overrides)
-        benches.append(bench)
-        return bench
+        async def make(**overrides: Any) -> Bench:
+            bench = Bench(valkey.url, Path(directory), **overrides)
+            benches.append(bench)
+            return bench
 
-    yield make
-    for bench in benches:
-        await bench.close()
-        with valkey.client() as client:
-            assert_never_repaired(client, bench.namespace, bench.settings.shards or 1)
-            for shard in range(bench.settings.shards or 1):
-                audit(client, f"pl:{{{bench.namespace}:{shard}}}:")
-    shutil.rmtree(directory)
+        yield make
+        for bench in benches:
+            await bench.close()
+            with valkey.client() as client:
+                assert_never_repaired(client, bench.namespace, bench.settings.shards or 1)
+                for shard in range(bench.settings.shards or 1):
+                    audit(client, f"pl:{{{bench.namespace}:{shard}}}:")
 
 
 @pytest.fixture

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
+import msgpack
 import pytest
+from prefect_lite_broker import hub as hub_module
 from prefect_lite_broker import queries, sessions, verbs
 from prefect_lite_broker.hub import Hub
 from prefect_lite_broker.sessions import Peer
 from websockets.exceptions import ConnectionClosed
 
-from prefect_lite.protocol.messages import Accepted, Answer, Error, Log, Query, Run, Submit
+from prefect_lite.protocol.codec import CHUNK_BYTES
+from prefect_lite.protocol.messages import (
+    Accepted,
+    Answer,
+    Chunk,
+    Done,
+    Error,
+    Log,
+    Query,
+    Run,
+    RunState,
+    Submit,
+    Watch,
+)
 from tests.integration.broker.bench import Bench, BenchMaker
 from tests.integration.broker.raw_peer import RawPeer, new_id
 from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
+
+pack = cast("Callable[[Any], bytes]", msgpack.packb)
 
 
 def hub_of(bench: Bench) -> Hub:
@@ -146,3 +164,82 @@ async def test_what_a_peer_reports_is_logged_short_and_seldom(
     lines = [record.getMessage() for record in caplog.records if "reports" in record.getMessage()]
     assert 0 < len(lines) <= sessions.MAX_REPORTS
     assert all(len(line) < 600 and "\n" not in line for line in lines)
+
+
+async def results(bench: Bench, count: int, size: int) -> list[str]:
+    """Ids of runs with such results."""
+    client, worker = await bench.client(), await bench.worker(limit=count)
+    ids = [await client.submit() for _ in range(count)]
+    for run in await worker.runs(count):
+        for seq in range(0, size, CHUNK_BYTES):
+            await worker.send(Chunk(run.number, seq // CHUNK_BYTES, b"x" * min(CHUNK_BYTES, size - seq)))
+        await worker.ws.send(
+            pack([["FINISH", run.run_id, run.token, "COMPLETED", "", "", 1, 0.0, run.number]])
+        )
+    done: set[str] = set()
+    while len(done) < count:
+        done |= {run_id for run_id, *_ in (await worker.expect(Done)).answers}
+    client.drop()
+    worker.drop()
+    return ids
+
+
+async def test_deaf_peers_are_cut_although_there_is_no_room_for_their_results(
+    make_bench: BenchMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 4 << 20
+    for module in (hub_module, sessions):
+        monkeypatch.setattr(module, "MOST_UNSENT_BYTES", most)
+    monkeypatch.setattr(sessions, "PLENTY_BYTES", most // 2)
+    bench = await make_bench(lease_seconds=60.0, renew_seconds=20.0, write_deadline_seconds=1.0)
+    await bench.broker()
+    size = 1 << 20
+    ids = await results(bench, 30, size)
+    hub = hub_of(bench)
+    await until(lambda: not hub.peers, what="an empty broker")
+    # Each wants two results of its own, ten times as much as there is room for
+    deaf = [await slow_client(bench) for _ in range(15)]
+    worst = 0
+    for number, (client, _) in enumerate(deaf):
+        await client.send(Watch(ids[2 * number :][:2]))
+
+    async def cut() -> bool:
+        nonlocal worst
+        worst = max(worst, hub.unsent)
+        return not hub.peers
+
+    await until(cut, 10.0, "the end of all of them")
+    assert most / 2 < worst <= most + size + 1_000
+    assert hub.unsent == 0
+    assert not any(peer.wire.has_data for _, peer in deaf), "kept until the garbage collector finds it"
+    # What they missed is in the store, and one who reads gets all of it
+    reader = await bench.client()
+    await reader.send(Watch(ids))
+    seen = {(await reader.expect(RunState)).run_id for _ in ids}
+    assert seen == set(ids)
+
+
+async def test_who_reads_gets_small_results_beside_deaf_peers_and_large_ones_after_them(
+    make_bench: BenchMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (hub_module, sessions):
+        monkeypatch.setattr(module, "MOST_UNSENT_BYTES", 1 << 20)
+    bench = await make_bench(
+        lease_seconds=60.0, renew_seconds=20.0, write_deadline_seconds=2.0, poll_seconds=60.0
+    )
+    await bench.broker()
+    ids = await results(bench, 3, 1 << 20)
+    (small,) = await results(bench, 1, 10_000)
+    hub = hub_of(bench)
+    await until(lambda: not hub.peers, what="an empty broker")
+    client, _ = await slow_client(bench)
+    await client.send(Watch(ids[:2]))
+    await until(lambda: hub.unsent > 1 << 20, what="what waits for a deaf peer")
+    reader = await bench.client()
+    await reader.send(Watch([ids[2]]))
+    await reader.send(Watch([small]))
+    assert (await reader.expect(RunState)).run_id == small
+    assert len(hub.peers) == 2
+    # As soon as the deaf one is cut, not at some poll
+    assert (await reader.expect(RunState)).run_id == ids[2]
+    assert len(hub.peers) == 1

@@ -19,6 +19,7 @@ from prefect_lite.protocol.messages import (
     Message,
     Ready,
     Renew,
+    Revoke,
     Run,
     RunState,
     Serve,
@@ -178,6 +179,86 @@ async def test_runs_that_never_reached_the_worker_come_again_at_once(
     assert {run.lost for run in again} == {0}
     await second.send(*finishes([kept, *again]))
     assert await done_at(second, 21) == {"ok"}
+
+
+@SHARDS
+async def test_runs_whose_claim_was_never_answered_come_again_at_once(
+    make_bench: BenchMaker, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    """As when the broker dies between Redis's work and its answer."""
+    bench = await make_bench(shards=shards, lease_seconds=30.0, disconnect_grace_seconds=30.0)
+    await bench.broker()
+    await bench.broker()
+    worker = await bench.stranger("worker")
+    welcome = await worker.hello("worker", bench.namespace)
+    store: Any = bench.brokers[0]._store
+    claim, answers = store.claim, list[ClaimReply]()
+    monkeypatch.setattr(store, "claim", lambda *args: claim(*args[:-1], answers.append))
+    client = await bench.client(broker=1)
+    ids = {await client.submit() for _ in range(8)}
+    await worker.serve("tasks.add", limit=20)
+    await until(lambda: any(reply.runs for reply in answers), what="a claim")
+    worker.drop()
+    second, resumed = await resume(bench, 1, welcome)
+    assert {run.run_id for reply in answers for run in reply.runs} <= {run_id for run_id, _ in resumed.held}
+    await second.send(Renew(0, []), Serve(["tasks.add"]), Ready(20))
+    runs = await second.runs(8)
+    assert {run.run_id for run in runs} == ids
+    assert {run.lost for run in runs} == {0}
+    await second.send(*finishes(runs))
+    assert await done_at(second, 8) == {"ok"}
+
+
+async def test_a_late_resume_of_nobody_leaves_the_lease_to_who_is_there(
+    make_bench: BenchMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection it overtakes hears of it with its next RENEW, which may come after the grace."""
+    bench = await make_bench(lease_seconds=30.0, renew_seconds=10.0)
+    await bench.broker()
+    await bench.broker()
+    worker = await bench.stranger("worker")
+    welcome = await worker.hello("worker", bench.namespace)
+    await worker.serve("tasks.add", limit=3)
+    client = await bench.client(broker=1)
+    await client.submit()
+    (run,) = await worker.runs(1)
+    store: Any = bench.brokers[0]._store
+    resume_session = store.resume_session
+    asked, go, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any) -> Any:
+        asked.set()
+        await go.wait()
+        try:
+            return await resume_session(*args)
+        finally:
+            over.set()
+
+    monkeypatch.setattr(store, "resume_session", late)
+    worker.drop()
+    nobody = await bench.stranger("worker")
+    await nobody.send(Hello(PROTOCOL_MINOR, "worker", bench.namespace, welcome.session, welcome.secret))
+    await asked.wait()
+    nobody.drop()
+    second, _ = await resume(bench, 1, welcome)
+    await second.send(Renew(0, [[run.run_id, run.token]]))
+    await second.expect(Revoke)
+    hub = bench.brokers[0]._hub
+    assert hub is not None
+    await until(lambda: len(hub.peers) == 0, what="the end of the connection")
+    go.set()
+    await over.wait()
+    await until(lambda: not hub._tasks, what="the rest of it")
+    with bench.redis() as redis:
+        seconds, _ = redis.time()  # type: ignore[misc]
+        deadline = redis.zscore(f"pl:{{{bench.namespace}:0}}:sessions", welcome.session)
+    assert deadline / 1000 - seconds > 20.0, "its whole lease"  # type: ignore[operator]
+    await second.send(Renew(0, [[run.run_id, run.token]]))
+    assert await second.closed() == 4001
+    third, resumed = await resume(bench, 1, welcome)
+    assert resumed.held == [[run.run_id, run.token]]
+    await third.send(*finishes([run]))
+    assert await done_at(third, 1) == {"ok"}
 
 
 async def test_a_resume_cut_between_two_shards_is_completed_elsewhere(

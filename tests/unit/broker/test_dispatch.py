@@ -29,8 +29,12 @@ class Claims:
 
     def __init__(self, shards: int = 1) -> None:
         self.shards = shards
+        self.away: set[int] = set()
         self.made: list[Claim] = []
         self.released: list[Release] = []
+
+    def answers(self, shard: int) -> bool:
+        return shard not in self.away
 
     def claim(self, *args: Any) -> None:
         self.made.append(Claim(*args))
@@ -150,6 +154,24 @@ async def test_credit_is_reserved_while_a_claim_is_out() -> None:
     dispatch.wake("tasks.add", 0)
     dispatch.run()
     assert claims.take() == []
+
+
+async def test_no_credit_is_spent_on_shards_that_are_away() -> None:
+    claims = Claims(shards=4)
+    claims.away = {0, 1, 2}
+    dispatch = dispatch_with(claims)
+    seat = dispatch.seat(Worker("a", 3))
+    dispatch.serve(seat, ["tasks.add"])
+    for shard in range(4):
+        dispatch.wake("tasks.add", shard)
+    dispatch.run()
+    dispatch.poll()
+    (claim,) = claims.take()
+    assert (claim.shard, claim.limit) == (3, 3)
+    claim.done(ClaimReply("ok", [], True))
+    claims.away = {0}
+    dispatch.poll()
+    assert {claim.shard for claim in claims.take()} == {1, 2, 3}, "what woke them has not been forgotten"
 
 
 async def test_no_credit_no_claim_until_ready() -> None:

@@ -52,6 +52,25 @@ async def test_the_limit_holds_between_readings() -> None:
     assert room.text() == "100 runs wait in this namespace; max_queued_total allows 100."
 
 
+async def test_runs_that_are_stored_while_it_reads_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = Counter()
+    room = counter.room(100)
+
+    async def late() -> int:
+        """The answer was true when it was sent; those of the runs behind it came with it."""
+        read = counter.stored
+        assert counter.submit(room, 60) == 60
+        return read
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counter, "waiting", late)
+        await room.run_once()
+    assert room.waiting == 60
+    assert counter.submit(room, 60) == 40
+    await room.run_once()
+    assert (room.waiting, room.leaving) == (100, 0)
+
+
 async def test_what_left_makes_room_with_the_next_reading() -> None:
     counter = Counter()
     room = counter.room(100)

@@ -11,17 +11,22 @@ from typing import Any
 import pytest
 
 from prefect_lite import batch, task
-from prefect_lite.client.allowance import Allowance
-from prefect_lite.client.runtime import get_runtime
+from prefect_lite.client.allowance import Allowance, _Waiter
+from prefect_lite.client.queueing import _Line, _Waiting
+from prefect_lite.client.requests import Submission
+from prefect_lite.client.runtime import close_runtime, get_runtime
 from prefect_lite.exceptions import (
     BatchError,
     BrokerUnreachable,
     ConfigurationError,
+    IdempotencyConflict,
     QueueFull,
     StoreUnavailable,
 )
 from prefect_lite.protocol import messages as m
+from prefect_lite.run_ids import new_run_id
 from prefect_lite.settings import get_settings
+from prefect_lite.upstreams import UNSETTLED
 from tests.tools.waiting import wait_until
 from tests.unit.sdk.scripted_broker import ScriptedBroker
 
@@ -96,12 +101,12 @@ def test_the_same_run_is_sent_until_there_is_room(broker: ScriptedBroker, code: 
 def test_the_end_of_patience_says_how_long(broker: ScriptedBroker) -> None:
     queue = Queue(broker)
     started = time.monotonic()
-    with pytest.raises(QueueFull, match=r"was not accepted within 0\.[23] s") as caught:
-        add.apply_async((1,), queue_timeout=0.2)
-    assert 0.2 <= time.monotonic() - started < 2
-    assert 0.2 <= caught.value.waited_seconds < 2
+    with pytest.raises(QueueFull, match=r"was not accepted within \d\.\d s") as caught:
+        add.apply_async((1,), queue_timeout=0.5)
+    assert 0.5 <= time.monotonic() - started < 10
+    assert 0.5 <= caught.value.waited_seconds < 10
     (times,) = queue.asked.values()
-    assert 3 <= times <= 25
+    assert 2 <= times <= 60
     assert not get_runtime()._link._queueing
     assert get_runtime()._allowance.runs == get_runtime()._allowance.bytes == 0
 
@@ -128,6 +133,41 @@ def test_the_setting_applies_to_every_call(broker: ScriptedBroker, monkeypatch: 
 def test_an_impossible_queue_timeout(broker: ScriptedBroker, value: Any) -> None:
     with pytest.raises(ConfigurationError, match="queue_timeout must be a number of seconds"):
         add.apply_async((1,), queue_timeout=value)
+
+
+def test_who_does_not_wait_is_told_at_once_although_the_same_run_waits(broker: ScriptedBroker) -> None:
+    queue = Queue(broker)
+    run_id = new_run_id()
+    waiting = threading.Thread(target=lambda: add.apply_async((1,), run_id=run_id, queue_timeout=15))
+    waiting.start()
+    wait_until(lambda: get_runtime()._link._queueing)
+    started = time.monotonic()
+    with pytest.raises(QueueFull, match="limit allows 7") as caught:
+        add.apply_async((1,), run_id=run_id)
+    assert time.monotonic() - started < 10
+    assert caught.value.waited_seconds == 0.0
+    queue.room = 1
+    waiting.join()
+    assert len(queue.accepted) == 1
+
+
+def test_a_map_that_is_interrupted_is_not_sent_again(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up(monkeypatch, queue_wait_seconds=60)
+    monkeypatch.setattr("prefect_lite.submission.CHUNK_RUNS", 2)
+    queue = Queue(broker)
+
+    def interrupt(self: Submission, timeout: float | None = None) -> bool:
+        wait_until(lambda: queue.asked)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("prefect_lite.client.latch.Latch.wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            add.map(range(6), deferred=True)
+    wait_until(lambda: not get_runtime()._link._queueing and not get_runtime()._allowance.runs)
+    assert queue.accepted == []
 
 
 def test_a_batch_waits_in_order_and_with_few_repeats(broker: ScriptedBroker) -> None:
@@ -207,6 +247,39 @@ async def test_coroutines_wait_and_can_be_cancelled(broker: ScriptedBroker) -> N
     assert queue.accepted == [future.task_run_id.hex]
 
 
+async def test_no_run_of_a_cancelled_batch_is_sent_again(broker: ScriptedBroker) -> None:
+    queue = Queue(broker)
+
+    async def call() -> None:
+        async with asyncio.timeout(0.2), batch(queue_timeout=10):
+            for n in range(3):
+                await add.aapply_async((n,), idempotency_key=str(n))
+
+    with pytest.raises(TimeoutError):
+        await call()
+    assert not UNSETTLED
+    wait_until(lambda: not get_runtime()._link._queueing)
+    queue.room = 5
+    future = await add.adelay(2)
+    assert queue.accepted == [future.task_run_id.hex]
+    assert get_runtime()._allowance.runs == 0
+
+
+async def test_a_block_that_is_cancelled_does_not_wait_for_room(broker: ScriptedBroker) -> None:
+    Queue(broker)
+    started = time.monotonic()
+
+    async def call() -> None:
+        async with asyncio.timeout(0.2), batch(queue_timeout=60):
+            add.delay(1)
+            await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError):
+        await call()
+    assert time.monotonic() - started < 20
+    assert not get_runtime()._link._queueing
+
+
 def test_result_inside_a_batch_waits_for_room_too(broker: ScriptedBroker) -> None:
     queue = Queue(broker)
     broker.execute = add.fn
@@ -259,6 +332,42 @@ def test_a_run_sent_before_a_cut_may_have_been_stored(broker: ScriptedBroker) ->
     assert "may have been stored; it is safe to repeat" in str(errors[0])
     assert isinstance(errors[0], QueueFull)
     assert errors[0].run_id == broker.submits[0].run_id
+
+
+def test_a_conflict_after_a_cut_is_no_maybe(broker: ScriptedBroker) -> None:
+    broker.accept = lambda _: None
+    errors: list[Exception] = []
+
+    def call() -> None:
+        with pytest.raises(IdempotencyConflict, match="Other arguments") as caught:
+            add.apply_async((1,), idempotency_key="once")
+        errors.append(caught.value)
+
+    calling = threading.Thread(target=call)
+    calling.start()
+    broker.wait_for_submits(1)
+    broker.accept = lambda submit: m.Refused(submit.run_id, "conflict", "Other arguments.")
+    broker.cut()
+    calling.join()
+    assert "may have been stored" not in str(errors[0])
+    assert not get_runtime()._link._unsure
+
+
+def test_a_close_says_that_a_waiting_run_may_be_stored(broker: ScriptedBroker) -> None:
+    queue = Queue(broker, code="unavailable")
+
+    def call() -> None:
+        with pytest.raises(BrokerUnreachable, match=r"closed.*may have been stored; it is safe to repeat"):
+            add.apply_async((1,), queue_timeout=20)
+        ended.set()
+
+    ended = threading.Event()
+    runtime = get_runtime()
+    threading.Thread(target=call).start()
+    wait_until(lambda: queue.asked and runtime._link._queueing.holds(next(iter(queue.asked))))
+    close_runtime()
+    assert ended.wait(10)
+    assert runtime._allowance.runs == 0
 
 
 def test_patience_covers_a_broker_that_is_away(
@@ -361,6 +470,52 @@ async def test_who_gives_up_leaves_the_line() -> None:
     allowance.leave(1, 0)
     assert allowance.runs == 0
     assert allowance.try_enter(1, 0)
+
+
+# -- what it costs when many wait -------------------------------------------------------------------
+
+
+async def test_many_who_wait_for_a_place_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    def equal(waiter: object, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return waiter is other
+
+    monkeypatch.setattr(_Waiter, "__eq__", equal)
+    allowance = Allowance(1, 1000)
+
+    async def one() -> None:
+        assert await allowance.enter_async(1, 0, 100)
+        allowance.leave(1, 0)
+
+    assert allowance.try_enter(1, 0)
+    waiting = [asyncio.create_task(one()) for _ in range(500)]
+    await asyncio.sleep(0)
+    allowance.leave(1, 0)
+    await asyncio.gather(*waiting)
+    assert allowance.runs == 0
+    assert compared < 5_000
+
+
+def test_the_last_of_a_long_line_is_as_quick_to_take_as_the_first() -> None:
+    message = m.Submit("0" * 32, "task", b"")
+    waiting = _Waiting(1, message, Submission(1), m.Refused(message.run_id, "full", "", 0.0))
+
+    def cost(length: int) -> float:
+        times: list[float] = []
+        for _ in range(4):
+            line = _Line()
+            line.front.update((str(number), waiting) for number in range(length))
+            started = time.process_time()
+            while line:
+                line.pop()
+            times.append(time.process_time() - started)
+        return min(times)
+
+    # Ten times as long: 10 when each costs the same, towards 100 when that grows with the length.
+    assert cost(60_000) / cost(6_000) < 40
 
 
 # -- questions --------------------------------------------------------------------------------------

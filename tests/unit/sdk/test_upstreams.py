@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from prefect_lite import (
     PrefectDistributedFuture,
@@ -35,6 +37,15 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("threads")]
 Pair = namedtuple("Pair", "left right")
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    inside: Any
+
+
+class Model(BaseModel):
+    inside: Any
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     yield
@@ -47,8 +58,8 @@ def add(x: Any, y: Any = 0) -> Any:
 
 
 @task
-def show(value: Any) -> str:
-    return repr(value)
+def show(value: Any, *more: Any) -> str:
+    return repr((value, *more)) if more else repr(value)
 
 
 @task
@@ -65,6 +76,29 @@ def test_lists_of_futures_and_namedtuples_are_resolved() -> None:
     assert show.submit(futures).result(timeout=5) == "[1, 2]"
 
 
+def test_arguments_that_hold_no_future_reach_the_task_as_they_are(broker: ScriptedBroker) -> None:
+    kept: list[Any] = [{"x": [1]}]
+
+    @task
+    def same(one: Any, _: Any) -> bool:
+        return one is kept
+
+    assert same.submit(kept, add.submit(1)).result(timeout=5)
+    assert same(kept, add.submit(1))
+    (mixed, twice), _ = resolve(([kept, add.submit(1)], (kept, kept)), {})
+    assert mixed == [kept, 1]
+    assert mixed[0] is twice[0] is kept
+
+    @task
+    def gather(items: Any, more: Any) -> list[Any]:
+        return [*items, more]
+
+    assert gather.submit(iter([1, 2]), add.submit(3)).result(timeout=5) == [1, 2, 3]
+    assert gather((one for one in (1, 2)), add.submit(3)) == [1, 2, 3]
+    gather.delay(iter([1, 2]), far()[0])
+    assert list(broker.call_of(broker.submits[0]).args[0]) == [1, 2]
+
+
 def test_other_kinds_of_collections_with_futures_are_refused() -> None:
     future = add.submit(1)
     plain = OrderedDict(a=1)
@@ -73,6 +107,25 @@ def test_other_kinds_of_collections_with_futures_are_refused() -> None:
         resolve((OrderedDict(a=[future]),), {})
     with pytest.raises(ParameterTypeError):
         show.submit(OrderedDict(a=future)).result(timeout=5)
+
+
+def test_objects_with_futures_do_not_travel_unless_quoted(broker: ScriptedBroker) -> None:
+    future = far()[0]
+    plain = (Box(future), Box([1, future]), Box({"x": future}), Box(PrefectFutureList([future])))
+    for value in (*plain, Model.model_construct(inside=future)):
+        with pytest.raises(ParameterTypeError, match=r"among the arguments holds futures.* or quote\(\)"):
+            show.delay([value])
+        with pytest.raises(ParameterTypeError, match="holds futures"):
+            show.map([value], deferred=True)
+        assert "PrefectDistributedFuture" in show.submit(value, add.submit(1)).result(timeout=5)
+        assert "PrefectDistributedFuture" in show(value)
+    assert not broker.submits
+    show.delay(quote(Box(future)))
+    (sent,) = broker.call_of(broker.submits[0]).args
+    assert (sent.inside, broker.submits[0].parents) == (future, [])
+    show.delay(Box([1]), future)
+    assert broker.call_of(broker.submits[1]).args == (Box([1]), strict(future))
+    assert resolve((Box, add.submit(1)), {})[0] == (Box, 1), "a class is no instance"
 
 
 def test_marks_and_nesting_count_in_wait_for() -> None:
@@ -237,6 +290,27 @@ async def test_in_a_batch_a_future_is_settled_before_others_wait_for_it(broker: 
     with batch():
         add.apply_async((1,), idempotency_key="k")
     assert not UNSETTLED, "nobody waited for it"
+
+
+@pytest.mark.parametrize("isasync", [False, True])
+async def test_what_waits_for_a_run_in_a_line_goes_out_after_it(
+    broker: ScriptedBroker, isasync: bool
+) -> None:
+    """Else the broker would take it for unknown, should there be no room for it for a minute."""
+    answers: list[str] = []
+
+    def accept(one: m.Submit) -> m.Message:
+        answers.append("child" if one.parents else "full" if len(answers) < 3 else "parent")
+        full = m.Refused(one.run_id, "full", "Full.", 0.01)
+        return full if answers[-1] == "full" else m.Accepted([one.run_id])
+
+    broker.accept = accept
+    with batch(queue_timeout=10):
+        if isasync:
+            await add.adelay(await add.adelay(1))
+        else:
+            add.delay(add.delay(1))
+    assert answers == ["full", "full", "full", "parent", "child"]
 
 
 # -- direct calls ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,21 +34,20 @@ Serve = Callable[..., WorkerApp]
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path) -> Iterator[Settings]:
     """Of a private home, with short times, and the address of the scripted broker."""
-    import tempfile
-
-    runtime = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))  # pytest's own is too long for a socket
-    return load_settings(
-        home=tmp_path / "home",
-        broker_url=f"ws+unix://{runtime}/broker.sock",
-        lease_seconds=1.5,
-        renew_seconds=0.5,
-        hung_seconds=0.3,
-        grace_seconds=5.0,
-        backoff_max_seconds=0.2,
-        max_payload_bytes=200_000,
-    )
+    # pytest's own directory is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="pl-", dir="/tmp") as runtime:
+        yield load_settings(
+            home=tmp_path / "home",
+            broker_url=f"ws+unix://{runtime}/broker.sock",
+            lease_seconds=1.5,
+            renew_seconds=0.5,
+            hung_seconds=0.3,
+            grace_seconds=5.0,
+            backoff_max_seconds=0.2,
+            max_payload_bytes=200_000,
+        )
 
 
 @pytest.fixture
@@ -57,8 +57,6 @@ def broker(settings: Settings) -> Iterator[Any]:
     keyring = load_or_create_keyring(settings)
     with scripted_broker.ScriptedBroker(path, keyring) as running:
         yield running
-    path.unlink(missing_ok=True)
-    path.parent.rmdir()
 
 
 class Served:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from prefect_lite import task
 from prefect_lite.client.latch import Latch
 from prefect_lite.context import TaskRunContext
 from prefect_lite.logging import get_run_logger
+from prefect_lite.waiting import next_ended
 
 go = threading.Event()
 
@@ -63,6 +65,22 @@ def waits() -> None:
     Latch().wait()
 
 
+@task(key="l.gives")
+def gives() -> None:
+    """Goes over futures as they end, of which none does."""
+    next_ended(queue.SimpleQueue(), None)
+
+
+@task(key="l.patient")
+def patient() -> str:
+    """The same, with a timeout of its own."""
+    try:
+        next_ended(queue.SimpleQueue(), 0.15)
+    except queue.Empty:
+        return "nothing came"
+    return "something came"
+
+
 @task(key="l.quick")
 def quick() -> str:
     go.set()
@@ -111,6 +129,29 @@ def test_a_run_that_is_stopped_while_it_waits_lets_go_and_lends_no_more(broker: 
     assert served.app._parts.work.stops.stuck == 0, "its thread could be interrupted"
     assert broker.outcome(broker.push("l.quick")) == "quick"
     assert leases(served).limit == served.app._parts.pool.limit == 1
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "revoke"])
+def test_a_run_is_stopped_while_it_waits_for_the_next_to_end(broker: Any, serve: Any, how: str) -> None:
+    served = serve(gives, quick, limit=1)
+    run_id = broker.push("l.gives", options={"timeout_seconds": 0.2} if how == "timeout" else None)
+    wait_until(lambda: leases(served).lent == 1 or run_id in broker.finished)
+    if how == "revoke":
+        broker.revoke(run_id)
+    else:
+        if how == "cancel":
+            broker.cancel(run_id)
+        assert broker.end(run_id).name == ("TimedOut" if how == "timeout" else "Cancelled")
+    wait_until(lambda: not leases(served).active and leases(served).lent == 0)
+    assert served.app._parts.work.stops.stuck == 0, "its thread could be interrupted"
+    assert broker.outcome(broker.push("l.quick")) == "quick"
+    assert served.app._parts.pool.limit == 1
+
+
+def test_waiting_for_the_next_to_end_has_its_own_timeout(broker: Any, serve: Any) -> None:
+    served = serve(patient, limit=1)
+    assert broker.outcome(broker.push("l.patient")) == "nothing came"
+    wait_until(lambda: leases(served).lent == 0)
 
 
 def test_what_a_stuck_run_has_lent_is_taken_back(broker: Any, serve: Any) -> None:

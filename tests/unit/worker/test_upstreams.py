@@ -44,6 +44,11 @@ def take(value: Any) -> Any:
     return value
 
 
+@task(key="u.atake")
+async def atake(value: Any) -> Any:
+    return value
+
+
 @task(key="u.hold")
 def hold() -> None:
     go.wait(10)
@@ -95,9 +100,10 @@ def test_many_runs_that_take_the_same_result_ask_once(broker: Any, serve: Any) -
     one = broker.ended("x" * 50_000)
     runs = [broker.link("u.take", strict(one)) for _ in range(50)]
     wait_until(lambda: waiting(served) == 50)
-    assert broker.watches.count(one.run_id) == 1
+    wait_until(lambda: one.run_id in broker.watches)
     broker.tell(one)
     assert all(broker.outcome(run_id) == "x" * 50_000 for run_id in runs)
+    assert broker.watches.count(one.run_id) == 1
 
 
 def test_waiting_for_outcomes_occupies_no_thread(broker: Any, serve: Any) -> None:
@@ -201,6 +207,7 @@ class Asked:
     def __init__(self) -> None:
         self.watched: list[list[str]] = []
         self.receiving = False
+        self.welcomed = False
 
     def watch(self, run_ids: list[str]) -> None:
         self.watched.append(list(run_ids))
@@ -218,10 +225,16 @@ def test_asking_again_becomes_rarer_and_rests_while_a_result_is_on_its_way() -> 
         if table.tick(now):
             asked.append(now - 100)
     assert asked == [1, 3, 8, 16]
+    assert not table.overdue(), "there was no broker to answer"
+    session.welcomed = True
+    for now in (140.0, 180.0):
+        assert table.tick(now)
+    assert table.overdue() == [run]
     assert table.arrived(m.RunState("a", "RUNNING")) == []
     assert table.arrived(m.RunState("a", "COMPLETED")) == [run]
     assert table.arrived(m.RunState("a", "COMPLETED")) == []
-    assert session.watched == [["a"]] * 5
+    assert not table.overdue()
+    assert session.watched == [["a"]] * 7
 
 
 def test_an_answer_that_does_not_come_is_asked_for_again(
@@ -235,6 +248,26 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
     broker.states[one.run_id] = one
     assert broker.outcome(run_id) == 1
     assert broker.watches.count(one.run_id) == 2
+
+
+@pytest.mark.parametrize("key", ["u.take", "u.atake"])
+def test_a_parent_that_was_replayed_can_run_in_the_slot_of_what_waits_for_it(
+    broker: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """It had ended, so nobody waits for it in the store any more; with one slot both would wait for ever."""
+    monkeypatch.setattr(upstreams, "REFRESH_SECONDS", 0.05)
+    served = serve(take, atake, limit=1)
+    leases = served.app._parts.leases
+    one = broker.ended(1)
+    run_id = broker.link(key, tolerant(one))
+    parent = broker.push("u.take", 1)
+    assert broker.outcome(parent) == 1
+    assert run_id not in broker.finished
+    assert leases.lent == 1
+    broker.tell(one)
+    assert broker.outcome(run_id) == 1
+    wait_until(lambda: leases.lent == 0 and not leases.active)
+    assert leases.free == served.app._parts.pool.limit == 1
 
 
 @pytest.mark.parametrize("limit", [1, 5])

@@ -2,14 +2,14 @@
 -- (suspects that lost two leases or more). `open` orders the non-empty ones: s, z, then priority 9 to 0,
 -- then the least recently served.
 local CLASS = { s = 0, z = 0.5 }
-local function open_list(q)
+local function open_list(q, place) -- `place`: ms, orders what one script opens
   local lane = string.sub(q, -1)
   local class = CLASS[lane] or 10 - lane
-  call('ZADD', P .. 'open', class * 1e13 + now + clock[2] % 1000 / 1000, q)
+  call('ZADD', P .. 'open', class * 1e13 + now + clock[2] % 1000 / 1000 + (place or 0), q)
 end
 
-local function push(q, ids)
-  if call('RPUSH', P .. 'ready:' .. q, unpack(ids)) == #ids then open_list(q) end
+local function push(q, ids, place)
+  if call('RPUSH', P .. 'ready:' .. q, unpack(ids)) == #ids then open_list(q, place) end
 end
 
 local function push_head(q, ids) -- the last of `ids` becomes the head
