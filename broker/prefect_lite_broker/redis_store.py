@@ -222,7 +222,7 @@ class RedisStore(SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, Questi
     ) -> None:
         """Tokens are random per claim, and stay the same when the call has to be repeated.
 
-        They end in the number of the claim and the place in it; by these the reaper sorts what began together.
+        They end in the number of the claim and the place in it: what began together is reaped in that order.
         """
         base = f"{base64.urlsafe_b64encode(os.urandom(9)).decode()}.{number}."
         self.backlogs[shard].claim.pending.append(ClaimOp(session, epoch, number, limit, base, done))
