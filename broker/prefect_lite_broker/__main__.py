@@ -26,7 +26,11 @@ def parser() -> argparse.ArgumentParser:
         description="Run a prefect_lite broker in the foreground.",
         epilog="Other settings are read from the environment (PREFECT_LITE_*).",
     )
-    made.add_argument("--redis-url", help="redis://, rediss:// or unix:// URL of the Redis or Valkey to use")
+    made.add_argument(
+        "--redis-url",
+        help="redis://, unix://, redis+cluster:// or redis+sentinel:// URL of the Redis or Valkey to use; "
+        "rediss:// for TLS",
+    )
     made.add_argument("--embedded", action="store_true", help="start a Valkey of this account instead")
     made.add_argument("--host", default="127.0.0.1", help="address for TCP (default: %(default)s)")
     made.add_argument(

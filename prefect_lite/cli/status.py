@@ -115,9 +115,10 @@ def _stats(settings: Settings) -> dict[str, Any]:
 def _describe(place: str, stats: dict[str, Any]) -> str:
     """The statistics as lines: one for the broker, one per queue that is not empty."""
     broker: dict[str, Any] = stats.get("broker", {})
+    which = "The one that answered: version" if "," in place else "Version"
     lines = [
         f"Running: {place}",
-        f"Version {broker.get('version', '?')}, up {broker.get('up_seconds', 0):.0f} s, "
+        f"{which} {broker.get('version', '?')}, up {broker.get('up_seconds', 0):.0f} s, "
         f"{broker.get('connections', 0)} connections, {broker.get('workers', 0)} workers, "
         f"store {'healthy' if broker.get('store_healthy', True) else 'away'}.",
     ]

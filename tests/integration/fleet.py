@@ -14,6 +14,7 @@ from typing import Any
 from tests.chaos.history import USUAL_ENDS, History, Report
 from tests.chaos.truth import read_truth
 from tests.integration.harness import PrivateHome, Running, wait_until
+from tests.tools.consistency import assert_consistent, assert_never_repaired
 from tests.tools.server import ValkeyServer, free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -164,9 +165,16 @@ class Fleet(PrivateHome):
             ends: How runs may end of which no client wrote what it expects.
 
         Raises:
-            AssertionError: Something was lost, ended unexpectedly or twice, or started again without a cause.
+            AssertionError: Something was lost, ended unexpectedly or twice, or started again without a cause;
+                or the brokers' audit has found, or finds now, a run whose state and queue disagree.
         """
-        return History(self.history, partial(read_truth, self.settings), ends=ends).check()
+        report = History(self.history, partial(read_truth, self.settings), ends=ends).check()
+        if self.server is not None:
+            with self.server.client() as client:
+                namespace, shards = self.settings.namespace, self.settings.shards or 1
+                assert_consistent(client, namespace, shards)
+                assert_never_repaired(client, namespace, shards)
+        return report
 
     def logs(self) -> str:
         """What every process printed, for a failing test."""
