@@ -85,6 +85,9 @@ async def test_a_failure_is_told_on_every_broker_at_once(make_bench: BenchMaker,
             for i, run_id in enumerate(chain)
         )
     )
+    stored: list[str] = []
+    while len(stored) < len(chain):  # before that, the other broker would know nothing of them
+        stored += (await client.expect(Accepted)).run_ids
     await other.send(Watch(chain))
     assert await work(worker, 1, failing={chain[0]}) == chain[:1]
     for peer in (client, other):
