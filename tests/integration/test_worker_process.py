@@ -165,8 +165,11 @@ def test_a_worker_loses_no_run_whatever_its_tasks_do(home: PrivateHome, worker: 
 
 def test_code_that_holds_the_interpreter_is_named(home: PrivateHome, worker: Running) -> None:
     assert submit(home, "sleeps.delay(3)")  # another run beside it, which is not to blame
-    output = home.python("import tasks; print(tasks.holds.delay(30_000_000).result(timeout=20))").stdout
-    assert output.split() == [str(sum(range(30_000_000)))]
+    for _ in range(10):
+        output = home.python("import tasks; print(tasks.holds.delay(30_000_000).result(timeout=20))").stdout
+        assert output.split() == [str(sum(range(30_000_000)))]
+        if "in one C call" in worker.output:
+            break  # else the machine gave it less than half of a core: that is told as a machine that paused
     worker.wait_for("in one C call")
     line = next(line for line in worker.output.splitlines() if "in one C call" in line)
     assert "holds held the interpreter for" in line
