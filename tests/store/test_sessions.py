@@ -182,8 +182,12 @@ async def test_max_lost_of_a_run_and_dropping_the_dead(driver: Driver) -> None:
     await driver.worker()
     await driver.claim()
     assert await lose(driver) == [(run, "crashed")]
+    assert "dead replay" in (await driver.state(run)).message
     assert await driver.store.dead_drop(run)
     assert not await driver.store.dead_drop(run)
+    message = (await driver.state(run)).message
+    assert message.startswith("its worker was lost ")
+    assert "dead replay" not in message  # what it would run is gone
     assert (await driver.state(run)).type == "CRASHED"
     assert not await driver.store.dead_replay(run)
 
