@@ -28,6 +28,8 @@ TIMEOUT, CANCEL, GIVE_UP, HAND_BACK = "timeout", "cancel", "give up", "hand back
 """Why an attempt was stopped from outside: its deadline, a request, the end of its lease or worker, or (for
 coroutines) the end of the program's event loop while the lease is still held."""
 
+_NO_PRINTS = nullcontext()
+
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 """Types of arguments that can't hold futures; most have one of these."""
 
@@ -182,8 +184,7 @@ def drive_sync(context: TaskRunContext, control: Control) -> Outcome:
     options, run, function = context.options, context.task_run, context.task.fn
     if options.task_run_name is not None:
         run.given_name = given_name(context)
-    prints = prints_to_log(context) if options.log_prints else nullcontext()
-    with prints:
+    with prints_to_log(context) if options.log_prints else _NO_PRINTS:
         while True:
             if options.on_running:
                 call_hooks(options.on_running, context.task, run, _running(run.run_count))
@@ -216,8 +217,7 @@ async def drive_async(context: TaskRunContext, control: Control) -> Outcome:
     options, run, function = context.options, context.task_run, context.task.fn
     if options.task_run_name is not None:
         run.given_name = given_name(context)
-    prints = prints_to_log(context) if options.log_prints else nullcontext()
-    with prints:
+    with prints_to_log(context) if options.log_prints else _NO_PRINTS:
         while True:
             if options.on_running:
                 await acall_hooks(options.on_running, context.task, run, _running(run.run_count))

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast
 
@@ -21,13 +21,13 @@ import msgpack as _untyped_msgpack  # pyright: ignore[reportMissingTypeStubs]
 from prefect_lite.exceptions import EnvelopeRejected, SerializationError
 from prefect_lite.keyring import Keyring
 from prefect_lite.serializers import (
+    LINKED,
     LINKED_MSGPACK,
     MSGPACK,
     decode,
     decode_call,
     encode,
     encode_call,
-    is_linked,
 )
 
 msgpack: Any = _untyped_msgpack
@@ -41,6 +41,10 @@ _NO_OPTIONS = b""
 _BLOCK_BYTES = 64  # of SHA-256
 _KEEP_BUFFER_BYTES = 1024 * 1024
 
+_TYPES = (str, int, bytes, bytes, bytes)
+
+_unpack: Callable[[bytes], Any] = msgpack.unpackb
+_UnpackException: type[Exception] = msgpack.UnpackException
 _lengths = struct.Struct(">BBIQ")
 _local = threading.local()
 
@@ -90,8 +94,8 @@ def open_call(keyring: Keyring, namespace: str, task_key: str, run_id: str, body
         SerializationError: The arguments can't be decoded here.
     """
     codec, options, payload = _verify(keyring, CALL, namespace, task_key, run_id, body)
-    args, kwargs = decode_call(codec, payload, allow_pickle=bool(keyring))
-    kind = LinkedCall if is_linked(codec) else Call
+    args, kwargs = decode_call(codec, payload, allow_pickle=keyring.signs)
+    kind = LinkedCall if codec in LINKED else Call
     return kind(args, kwargs, decode(MSGPACK, options) if options else {})
 
 
@@ -101,7 +105,7 @@ def seal_value(keyring: Keyring, namespace: str, task_key: str, run_id: str, val
     Raises:
         SerializationError: The value can't be encoded.
     """
-    codec, payload = encode(value, allow_pickle=bool(keyring))
+    codec, payload = encode(value, allow_pickle=keyring.signs)
     return seal(keyring, RESULT, namespace, task_key, run_id, codec, _VALUE, payload)
 
 
@@ -119,7 +123,7 @@ def open_outcome(
     """Verify and decode a run's value or exception. Raises like ``open_call``."""
     codec, kind, payload = _verify(keyring, RESULT, namespace, task_key, run_id, data)
     if kind == _VALUE:
-        return "value", decode(codec, payload, allow_pickle=bool(keyring))
+        return "value", decode(codec, payload, allow_pickle=keyring.signs)
     if kind != _ERROR:
         raise SerializationError("A result is of an unknown kind; a newer version may have made it.")
     from prefect_lite.remote_errors import rebuild
@@ -168,18 +172,19 @@ def _verify(
 ) -> tuple[int, bytes, bytes]:
     """(codec, options, payload) of an envelope that is what it says it is."""
     try:
-        parts: Any = msgpack.unpackb(data)
-    except (ValueError, TypeError, msgpack.UnpackException) as exc:
+        parts: Any = _unpack(data)
+        # A newer version may add some; what is too short does not fit, and raises.
+        version, key_id, codec, options, payload, mac = parts if len(parts) == 6 else parts[:6]
+        if type(parts) is not list:
+            raise TypeError("not an array")
+    except (ValueError, TypeError, KeyError, _UnpackException) as exc:
         raise EnvelopeRejected(f"The payload of run {run_id} is damaged.") from exc
-    if not isinstance(parts, list) or len(cast("list[Any]", parts)) < 6:
-        raise EnvelopeRejected(f"The payload of run {run_id} is damaged.")
-    version, key_id, codec, options, payload, mac = cast("list[Any]", parts)[:6]
     if version != VERSION:
         raise EnvelopeRejected(f"The payload of run {run_id} has version {version!r}, not {VERSION}.")
-    types_fit = type(codec) is int and type(key_id) is str and 0 <= codec < 256
-    if not types_fit or not all(type(part) is bytes for part in (options, payload, mac)):
+    # One comparison; this runs twice per run, cold.
+    if (type(key_id), type(codec), type(options), type(payload), type(mac)) != _TYPES or not 0 <= codec < 256:
         raise EnvelopeRejected(f"The payload of run {run_id} is damaged.")
-    if keyring:
+    if keyring.signs:
         key = keyring.get(key_id)
         if key is None:
             signed = f"signed with the unknown key {key_id!r}" if key_id else "not signed"

@@ -19,8 +19,8 @@ from prefect_lite.states import Completed, Failed, Pending, Running, State
 
 if TYPE_CHECKING:
     from prefect_lite.client.requests import Submission
+    from prefect_lite.collecting import Collector
     from prefect_lite.protocol.messages import RunState
-    from prefect_lite.waiting import Collector
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")

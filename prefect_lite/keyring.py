@@ -25,9 +25,10 @@ class Keyring:
     Attributes:
         signing_id: Id of the key that signs, "" without keys.
         signing_key: That key, b"" without keys.
+        signs: Whether there is one; as ``bool()`` tells, without a call.
     """
 
-    __slots__ = ("_keys", "signing_id", "signing_key")
+    __slots__ = ("_keys", "signing_id", "signing_key", "signs")
 
     def __init__(self, keys: Iterable[tuple[str, bytes]] = ()) -> None:
         self._keys: dict[str, bytes] = {}
@@ -38,6 +39,7 @@ class Keyring:
                 )
             self._keys.setdefault(key_id, key)
         self.signing_id, self.signing_key = next(iter(self._keys.items()), ("", b""))
+        self.signs = bool(self._keys)
 
     def __bool__(self) -> bool:
         return bool(self._keys)

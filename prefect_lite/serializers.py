@@ -25,11 +25,16 @@ LINKED_PICKLE = 4
 """Of calls that hold placeholders. Codecs of their own: a worker need not look into other calls, and one that
 knows nothing of placeholders refuses these."""
 
-_LINKED = {LINKED_MSGPACK: MSGPACK, LINKED_PICKLE: PICKLE}
+LINKED = {LINKED_MSGPACK: MSGPACK, LINKED_PICKLE: PICKLE}
+"""And the codecs of what is inside."""
+
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _LINKED_SCALARS = _SCALARS | {Upstream}
 _NAMES = frozenset({str})
 _CONTAINERS = frozenset({list, dict, tuple})
+# Type checkers are not told what they are: after a comparison they would ask for casts, which are calls.
+_LIST: Any = list
+_DICT: Any = dict
 _TUPLE_EXT = 1
 _UPSTREAM_EXT = 2
 _MAX_DEPTH = 32  # tuples nest through Python calls at both ends
@@ -75,11 +80,6 @@ def encode_linked_call(
     call = [list(args), dict(_plain_names(kwargs))]
     data = _pack_plain((*args, *kwargs.values()), call, allow_pickle, _LINKED_SCALARS)
     return (LINKED_MSGPACK, data) if data is not None else (LINKED_PICKLE, _pickle(call, allow_pickle))
-
-
-def is_linked(codec: int) -> bool:
-    """Whether a call of this codec holds placeholders."""
-    return codec in _LINKED
 
 
 def canonical_call(codec: int, data: bytes) -> bytes:
@@ -134,18 +134,17 @@ def decode_call(
     codec: int, data: bytes, *, allow_pickle: bool = True
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """(args, kwargs) of an encoded call. Raises like ``decode``."""
-    call: Any = decode(_LINKED.get(codec, codec), data, allow_pickle=allow_pickle)
-    if not (isinstance(call, list) and len(cast("list[Any]", call)) == 2):
-        raise SerializationError("A payload is damaged: not a call.")
-    args, kwargs = cast("list[Any]", call)
-    if not (isinstance(args, list) and isinstance(kwargs, dict)):
-        raise SerializationError("A payload is damaged: not a call.")
-    return tuple(cast("list[Any]", args)), cast("dict[str, Any]", kwargs)
+    call: Any = decode(LINKED.get(codec, codec), data, allow_pickle=allow_pickle)
+    if type(call) is _LIST and len(call) == 2:
+        args, kwargs = call
+        if type(args) is _LIST and type(kwargs) is _DICT:
+            return tuple(args), kwargs
+    raise SerializationError("A payload is damaged: not a call.")
 
 
 def _plain_names(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Python takes members of a subclass of str as names too; msgpack does not."""
-    if _NAMES.issuperset(map(type, kwargs)):
+    if not kwargs or _NAMES.issuperset(map(type, kwargs)):
         return kwargs
     return {str.__str__(name): value for name, value in kwargs.items()}
 

@@ -31,13 +31,15 @@ from prefect_lite.upstreams import UNSETTLED, Found, Linked, alink, found_in, ha
 
 if TYPE_CHECKING:
     from prefect_lite.batch import batch
+    from prefect_lite.collecting import Collector
     from prefect_lite.tasks import Task
     from prefect_lite.utilities.annotations import allow_failure
-    from prefect_lite.waiting import Collector
 
 CHUNK_RUNS: Final = 500
 WINDOW_CHUNKS: Final = 16
 """Chunks of a ``map`` that may be unacknowledged at a time: it can't flood the broker's write queue."""
+
+_NO_PARENTS: list[str] = []  # never changed; one for each run would be one more for the garbage collector
 
 current_batch: ContextVar[batch | None] = ContextVar("prefect_lite_batch", default=None)
 
@@ -87,11 +89,11 @@ def send(
     encoded = _encode(task, prepared, args, kwargs)
     if encoded is None or wait_for or dependencies:
         linked = link(args, kwargs, found_in((wait_for, dependencies)))
-        message = _linked_message(task, prepared, linked, conditions)
+        message = _linked_message(task, prepared, linked, conditions, watch=prepared.runtime.waited)
     else:
-        message = _message(task, prepared, encoded, conditions)
+        message = _message(task, prepared, encoded, conditions, watch=prepared.runtime.waited)
     runtime = prepared.runtime
-    message, future, collector = _watched(runtime, message)
+    future, collector = _watched(runtime, message)
     submission = runtime.submit((message,), collector, _patience(runtime, conditions))
     if _left_to_batch(submission, future, message):
         return future
@@ -112,11 +114,11 @@ async def asend(
     encoded = _encode(task, prepared, args, kwargs)
     if encoded is None or wait_for or dependencies:
         linked = await alink(args, kwargs, found_in((wait_for, dependencies)))
-        message = _linked_message(task, prepared, linked, conditions)
+        message = _linked_message(task, prepared, linked, conditions, watch=prepared.runtime.waited)
     else:
-        message = _message(task, prepared, encoded, conditions)
+        message = _message(task, prepared, encoded, conditions, watch=prepared.runtime.waited)
     runtime = prepared.runtime
-    message, future, collector = _watched(runtime, message)
+    future, collector = _watched(runtime, message)
     submission = await runtime.submit_async((message,), collector, _patience(runtime, conditions))
     if _left_to_batch(submission, future, message):
         return future
@@ -137,19 +139,17 @@ def _left_to_batch(submission: Submission, future: PrefectDistributedFuture[Any]
     return False
 
 
-def _watched(
-    runtime: Runtime, message: Submit
-) -> tuple[Submit, PrefectDistributedFuture[Any], Collector | None]:
+def _watched(runtime: Runtime, message: Submit) -> tuple[PrefectDistributedFuture[Any], Collector | None]:
     """The future of a run, and whoever takes its end, if its SUBMIT asks for that."""
     future = PrefectDistributedFuture.from_run_id(message.run_id, message.task_key)
-    if not runtime.waited:
-        return message, future, None
+    if not message.watch:
+        return future, None
     runtime.waited = False
-    from prefect_lite.waiting import Collector
+    from prefect_lite.collecting import Collector
 
-    collector = Collector(runtime, [future], watch=False)
+    collector = Collector(runtime, (future,), watch=False)
     future._collector = collector  # pyright: ignore[reportPrivateUsage]
-    return message._replace(watch=True), future, collector
+    return future, collector
 
 
 def _patience(runtime: Runtime, conditions: SendConditions | None) -> float:
@@ -181,11 +181,11 @@ def send_many(
     found = found_in((wait_for,)) if wait_for else None
     try:
         for args, kwargs in calls:
-            sending.add(_bulk_message(task, sending.prepared, args, kwargs, found))
+            sending.add(_bulk_message(task, sending.prepared, args, kwargs, found, sending.watch))
     except Exception as exc:
         sending.stop_at(exc)
         raise
-    sending.flush()
+    sending.complete()
     open_batch = current_batch.get()
     if open_batch is None or not sending.join(open_batch):
         sending.wait()
@@ -199,11 +199,12 @@ def _bulk_message(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     wait_for: Found | None,
+    watch: bool,
 ) -> Submit:
     encoded = _encode(task, prepared, args, kwargs)
     if encoded is None or wait_for is not None:
-        return _linked_message(task, prepared, link(args, kwargs, wait_for or Found([])), None)
-    return _message(task, prepared, encoded, None)
+        return _linked_message(task, prepared, link(args, kwargs, wait_for or Found([])), None, watch=watch)
+    return _message(task, prepared, encoded, None, watch=watch)
 
 
 class _Sending:
@@ -213,24 +214,42 @@ class _Sending:
         prepared: Of their task.
         futures: Of all runs so far, in order.
         sent: Their submissions, a chunk each.
+        watch: Their SUBMITs are to ask for their ends.
     """
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.futures: PrefectFutureList[Any] = PrefectFutureList()
         self.sent: list[Submission] = []
+        self.watch = prepared.runtime.waited_for_many
         self._chunk: list[Submit] = []
+        self._collector: Collector | None = None
+        if self.watch:
+            from prefect_lite.collecting import Collector
+
+            prepared.runtime.waited_for_many = False
+            self._collector = Collector(prepared.runtime, (), watch=False)
 
     def add(self, message: Submit) -> None:
         self._chunk.append(message)
-        self.futures.append(PrefectDistributedFuture.from_run_id(message.run_id, self.prepared.key))
+        future = PrefectDistributedFuture.from_run_id(message.run_id, self.prepared.key)
+        self.futures.append(future)
+        if self._collector is not None:
+            self._collector.expect(future)
         if len(self._chunk) == CHUNK_RUNS:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def complete(self) -> None:
+        """There are no more."""
+        self._flush()
+        if self._collector is not None:
+            self._collector.complete()
+
+    def _flush(self) -> None:
         if self._chunk:
             runtime = self.prepared.runtime
-            self.sent.append(runtime.submit(tuple(self._chunk), None, _patience(runtime, None)))
+            messages = tuple(self._chunk)
+            self.sent.append(runtime.submit(messages, self._collector, _patience(runtime, None)))
             self._chunk.clear()
             if len(self.sent) > WINDOW_CHUNKS:
                 self.sent[-WINDOW_CHUNKS - 1].wait()
@@ -363,12 +382,17 @@ def _named(
 
 
 def _linked_message(
-    task: Task[..., Any], prepared: Prepared, linked: Linked, conditions: SendConditions | None
+    task: Task[..., Any],
+    prepared: Prepared,
+    linked: Linked,
+    conditions: SendConditions | None,
+    *,
+    watch: bool,
 ) -> Submit:
     """SUBMIT of a run that waits for others."""
     encode_ = encode_linked_call if linked.has_placeholders else encode_call
     encoded = _encode_with(encode_, task, prepared, linked.args, linked.kwargs)
-    message = _message(task, prepared, encoded, conditions)
+    message = _message(task, prepared, encoded, conditions, watch=watch)
     return message._replace(parents=linked.parents, tolerated=linked.tolerated)
 
 
@@ -377,6 +401,8 @@ def _message(
     prepared: Prepared,
     encoded: tuple[int, bytes],
     conditions: SendConditions | None,
+    *,
+    watch: bool,
 ) -> Submit:
     codec, payload = encoded
     if conditions:
@@ -403,8 +429,9 @@ def _message(
         *timing,
         prepared.ttl,
         prepared.max_lost,
-        [],
+        _NO_PARENTS,
         prepared.tags,
+        watch,
     )
 
 

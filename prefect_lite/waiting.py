@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from prefect_lite.client.latch import SLICE_SECONDS, Latch
+from prefect_lite.client.latch import SLICE_SECONDS
 from prefect_lite.client.requests import Answered
-from prefect_lite.client.runtime import Runtime, get_runtime
+from prefect_lite.client.runtime import get_runtime
+from prefect_lite.collecting import Collector
 from prefect_lite.exceptions import BrokerError, EnvelopeRejected, RunExpired, SerializationError
 from prefect_lite.futures import UNDECODED, PrefectDistributedFuture
 from prefect_lite.outcomes import open_record, state_from_record
@@ -28,100 +29,6 @@ Future = PrefectDistributedFuture[Any]
 
 WHY_SECONDS: Final = 1.0
 LARGE_BYTES: Final = 64 * 1024
-
-
-class Collector(Latch):
-    """Takes the ends of runs from the client's loop thread, for one waiter.
-
-    Attributes:
-        error: Why nothing more will come, else None.
-        waited_for: The waiter is there.
-    """
-
-    __slots__ = ("_each", "_futures", "_next", "_runtime", "_step", "error", "waited_for")
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        futures: Sequence[Future],
-        each: Callable[[Any], object] | None = None,
-        *,
-        watch: bool = True,
-    ) -> None:
-        """``watch`` False: the SUBMIT of the runs asks for their ends, and a waiter may ``take`` this."""
-        super().__init__()
-        self._next = ""
-        self._step = Latch()
-        self.error: Exception | None = None
-        self.waited_for = watch
-        self._runtime = runtime
-        self._each = each
-        self._futures: dict[str, list[Future]] = {}
-        for future in futures:
-            self._add(future)
-        if watch:
-            runtime.watch(list(self._futures), self)
-
-    def take(self, runtime: Runtime) -> bool:
-        """Wait with this one from now on; False when it can't be used (any more)."""
-        if runtime is not self._runtime:  # closed since, or the one of the parent process
-            return False
-        # Said first, looked second; the loop thread does the reverse, so a connection will be there.
-        self.waited_for = True
-        if self.error is not None:
-            return False
-        if not runtime.connected:
-            runtime.wake()
-        return True
-
-    def ended(self, state: RunState) -> None:
-        run_id = state.run_id
-        for future in self._futures.pop(run_id, ()):
-            if future._id != run_id:  # pyright: ignore[reportPrivateUsage]
-                # The end of a batch has told it that its idempotency key means another run.
-                self._add(future)
-                self._runtime.watch([future._id], self)  # pyright: ignore[reportPrivateUsage]
-                continue
-            future._final = state  # pyright: ignore[reportPrivateUsage]
-            if self._each is not None:
-                self._each(future)
-        if run_id == self._next:
-            self._step.set()
-        if not self._futures:
-            self.set()
-
-    def moved(self, run_id: str, existing: str) -> None:
-        for future in self._futures.pop(run_id, ()):
-            future.stand_for(existing)
-            self._add(future)
-        if run_id == self._next:
-            self._next = existing
-
-    def _add(self, future: Future) -> None:
-        self._futures.setdefault(future._id, []).append(future)  # pyright: ignore[reportPrivateUsage]
-
-    def failed(self, error: Exception) -> None:
-        self.error = error
-        if self._each is not None:
-            self._each(error)
-        self._step.set()
-        self.set()
-
-    def wait_for(self, future: Future, timeout: float | None) -> bool:
-        """Block until this one has ended; False when it has not, in ``timeout`` seconds or at all."""
-        step = self._step = Latch()
-        # Named first, looked at second; ``ended`` and ``failed`` do the reverse.
-        self._next = future._id  # pyright: ignore[reportPrivateUsage]
-        if not future.done and self.error is None:
-            step.wait(timeout)
-        return future.done
-
-    def stop(self) -> None:
-        """No longer interested; ends that come in the next moment are still taken."""
-        self.waited_for = False
-        left = list(self._futures)
-        if left:
-            self._runtime.unwatch(left, self)
 
 
 def collect(futures: Sequence[Future], each: Callable[[Any], object]) -> Collector:
@@ -149,7 +56,7 @@ def wait_all(futures: Sequence[Future], timeout: float | None, *, decode: bool =
     open_ones = [future for future in futures if not future.done]
     if not open_ones:
         return True
-    collector = _collector(open_ones)
+    collector = _collector(futures, open_ones)
     lend = _slot_lender()
     if lend is not None:
         lend(1)
@@ -173,7 +80,7 @@ async def wait_all_async(futures: Sequence[Future], timeout: float | None) -> bo
     open_ones = [future for future in futures if not future.done]
     if not open_ones:
         return True
-    collector = _collector(open_ones)
+    collector = _collector(futures, open_ones)
     lend = _slot_lender()
     if lend is not None:
         lend(1)
@@ -188,15 +95,17 @@ async def wait_all_async(futures: Sequence[Future], timeout: float | None) -> bo
     return ended
 
 
-def _collector(futures: Sequence[Future]) -> Collector:
+def _collector(futures: Sequence[Future], open_ones: Sequence[Future]) -> Collector:
+    """Who waits for these, of which some are open: one that is there already, if their SUBMITs asked."""
     runtime = get_runtime()
+    ready = futures[0]._collector  # pyright: ignore[reportPrivateUsage]
     if len(futures) == 1:
         runtime.waited = True
-        ready = futures[0]._collector  # pyright: ignore[reportPrivateUsage]
-        futures[0]._collector = None  # pyright: ignore[reportPrivateUsage]
-        if ready is not None and ready.take(runtime):
-            return ready
-    return Collector(runtime, futures)
+    else:
+        runtime.waited_for_many = True
+    if ready is not None and ready.fits(futures) and ready.take(runtime):
+        return ready
+    return Collector(runtime, open_ones)
 
 
 def _decode_in_turn(collector: Collector, futures: Sequence[Future], timeout: float | None) -> None:

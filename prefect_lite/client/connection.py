@@ -93,6 +93,8 @@ class BrokerConnection:
         self._pump: Pump | None = None
         self._ws: ClientConnection | None = None
         self._closing = False
+        self._gathering = False
+        self._due = False
         self._closed = asyncio.Event()
         self._failures = 0
         self._urls = list(settings.broker_url)
@@ -165,9 +167,27 @@ class BrokerConnection:
             self.resting = False
 
     def schedule_flush(self) -> None:
-        """Send what the session holds, once at the end of this turn of the loop."""
-        if self._pump is not None:
+        """Send what the session holds, once at the end of this turn of the loop or of ``at_once``."""
+        if self._gathering:
+            self._due = True
+        elif self._pump is not None:
             self._pump.schedule_flush()
+
+    def at_once(self, work: Callable[[], None]) -> None:
+        """Do ``work`` and send what it has queued before this returns.
+
+        For callbacks that take all there is in one go: waiting for the end of the turn would gather no more,
+        and costs another turn.
+        """
+        self._gathering = True
+        try:
+            work()
+        finally:
+            self._gathering = False
+            if self._due:
+                self._due = False
+                if self._pump is not None:
+                    self._pump.flush()
 
     @property
     def socket_fd(self) -> int:

@@ -80,6 +80,14 @@ class Link:
 
     # -- what other threads want ------------------------------------------------------------------
 
+    def at_once(self, work: Callable[[], None]) -> None:
+        """Do ``work``, which calls the methods below, and send what that brings at once."""
+        connection = self._connection
+        if connection is None:
+            work()
+        else:
+            connection.at_once(work)
+
     def submit(self, submits: Sequence[Submit], submission: Submission) -> None:
         if self._closed is not None:
             self._fail(submission, [message.run_id for message in submits], self._closed)
@@ -93,12 +101,14 @@ class Link:
         queueing = self._queueing
         for message in submits:
             run_id = message.run_id
-            if run_id in pending or (queueing and queueing.holds(run_id)):
+            if run_id in pending or (queueing.known and queueing.holds(run_id)):
                 self._hold_twin(message, submission)
                 continue
             if message.watch and submission.listener is not None:
-                self._watching.expect(run_id, submission.listener)
-            if queueing and queueing.join(message, submission):
+                asked = self._watching.expect(run_id, submission.listener)
+                if not asked:
+                    message = message._replace(watch=False)  # noqa: PLW2901
+            if queueing.known and queueing.join(message, submission):
                 continue
             self._send(message, submission)
         self._flush()
@@ -288,7 +298,7 @@ class Link:
             pending[1].settled()
         if self._unsure:
             self._unsure.discard(run_id)
-        if self._queueing:
+        if self._queueing.known:
             self._queueing.settled(run_id)
         if self._twins:
             self._submit_twins(run_id)
@@ -322,7 +332,7 @@ class Link:
 
     def _note(self, submission: Submission, run_id: str, error: Exception) -> None:
         submission.errors[run_id] = error
-        if submission.listener is not None:
+        if submission.listener is not None and submission.count == 1:
             self._watching.refused(run_id, submission.listener, error)
         else:
             self._watching.read_again(run_id)

@@ -94,6 +94,9 @@ class Queueing:
         send: Send a run (again).
         give_up: A run has waited as long as it may.
         online: Whether there is a connection.
+
+    Attributes:
+        known: Runs in lines and on their way from there, by id.
     """
 
     def __init__(
@@ -108,23 +111,23 @@ class Queueing:
         self._give_up = give_up
         self._online = online
         self._lines: dict[str, _Line] = {}
-        self._known: dict[str, _Waiting] = {}  # in a line, or sent from one
+        self.known: dict[str, _Waiting] = {}
         self._deadlines: list[tuple[float, int, str]] = []  # a heap, with some that are long gone
         self._next_number = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """Runs in lines and on their way from there."""
-        return len(self._known)
+        return len(self.known)
 
     def holds(self, run_id: str) -> bool:
         """Whether a run stands in a line, so that no broker may know it."""
-        waiting = self._known.get(run_id)
+        waiting = self.known.get(run_id)
         return waiting is not None and waiting.here
 
     def refusal_of(self, run_id: str) -> Refused | None:
         """Why a run stands in a line, or is on its way from there; None when it is neither."""
-        waiting = self._known.get(run_id)
+        waiting = self.known.get(run_id)
         return None if waiting is None else waiting.refusal
 
     # -- into a line --------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ class Queueing:
     def take(self, message: Submit, submission: Submission, refusal: Refused) -> bool:
         """Have a refused run wait; False when it must not (any longer)."""
         now = time.monotonic()
-        waiting = self._known.get(message.run_id)
+        waiting = self.known.get(message.run_id)
         if refusal.code not in PASSING or submission.since + submission.patience <= now:
             if waiting is not None:
                 self._lines[message.task_key].refused += 1
@@ -158,7 +161,7 @@ class Queueing:
     def join(self, message: Submit, submission: Submission) -> bool:
         """Have a new run wait behind others of its task; False when none wait, or it must not."""
         line = self._lines.get(message.task_key)
-        if line is None or not line or submission.patience <= 0 or message.run_id in self._known:
+        if line is None or not line or submission.patience <= 0 or message.run_id in self.known:
             return False
         head = next(iter(line.front.values() or line.runs.values()))
         waiting = self._add(message, submission, head.refusal)
@@ -169,7 +172,7 @@ class Queueing:
     def _add(self, message: Submit, submission: Submission, refusal: Refused) -> _Waiting:
         self._next_number += 1
         waiting = _Waiting(self._next_number, message, submission, refusal)
-        self._known[message.run_id] = waiting
+        self.known[message.run_id] = waiting
         heapq.heappush(self._deadlines, (waiting.deadline, waiting.number, message.run_id))
         if self._deadlines[0][1] == waiting.number:
             self._arm()
@@ -179,7 +182,7 @@ class Queueing:
 
     def settled(self, run_id: str) -> None:
         """A run was accepted, or will not be."""
-        waiting = self._known.pop(run_id, None)
+        waiting = self.known.pop(run_id, None)
         if waiting is None:
             return
         line = self._lines[waiting.message.task_key]
@@ -189,12 +192,12 @@ class Queueing:
             if not line.out:
                 line.probed(time.monotonic())
                 self._arm()
-        if len(self._deadlines) > 2 * len(self._known) + SPARE_DEADLINES:
+        if len(self._deadlines) > 2 * len(self.known) + SPARE_DEADLINES:
             self._deadlines = [one for one in self._deadlines if self._is_open(one)]
             heapq.heapify(self._deadlines)
 
     def _is_open(self, deadline: tuple[float, int, str]) -> bool:
-        waiting = self._known.get(deadline[2])
+        waiting = self.known.get(deadline[2])
         return waiting is not None and waiting.number == deadline[1]
 
     def _look(self) -> None:
@@ -230,14 +233,14 @@ class Queueing:
         heap = self._deadlines
         while heap and heap[0][0] <= now:
             deadline = heapq.heappop(heap)
-            waiting = self._known.get(deadline[2])
+            waiting = self.known.get(deadline[2])
             # One on its way is given up by ``take``, should it be refused once more.
             if waiting is not None and waiting.number == deadline[1] and waiting.here:
                 self._lines[waiting.message.task_key].drop(deadline[2])
                 self._end(waiting)
 
     def _end(self, waiting: _Waiting) -> None:
-        del self._known[waiting.message.run_id]
+        del self.known[waiting.message.run_id]
         self._give_up(waiting.message, waiting.submission, waiting.refusal)
 
     def _arm(self) -> None:
@@ -255,8 +258,8 @@ class Queueing:
 
     def clear(self) -> list[tuple[Submit, Submission]]:
         """Forget all lines; returns the runs that stood in them."""
-        left = [(one.message, one.submission) for one in self._known.values() if one.here]
-        self._known.clear()
+        left = [(one.message, one.submission) for one in self.known.values() if one.here]
+        self.known.clear()
         self._lines.clear()
         self._deadlines.clear()
         self._arm()

@@ -38,6 +38,7 @@ class Runtime:
         queue_wait_seconds: How long a run waits for room unless its call says otherwise.
         waited: Somebody waited for a single run since the last ``delay()``. Who does that is likely to wait
             for the next one too, whose SUBMIT then asks for its end at once.
+        waited_for_many: The same for several runs and the last ``map(deferred=True)``.
     """
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
@@ -46,6 +47,7 @@ class Runtime:
         self.namespace = settings.namespace
         self.queue_wait_seconds = settings.queue_wait_seconds
         self.waited = False
+        self.waited_for_many = False
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._scheduled = False
         self._ended = False
@@ -124,6 +126,10 @@ class Runtime:
         """Somebody waits for a run that is watched already: have a connection."""
         self._post(self._link.wake)
 
+    def call(self, work: Callable[[], None]) -> None:
+        """Call something on the loop thread."""
+        self._post(work)
+
     def ask(self, what: str, arg: Any = None) -> Answered:
         """Ask the broker a question (QUERY). The returned latch is set with its answer."""
         answered = Answered()
@@ -171,6 +177,9 @@ class Runtime:
 
     def _drain(self) -> None:
         self._scheduled = False
+        self._link.at_once(self._take)
+
+    def _take(self) -> None:
         inbox = self._inbox
         while inbox:
             try:

@@ -7,7 +7,7 @@ when more are waited for, they are asked about in turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -54,7 +54,8 @@ class Watching:
         self._window = window
         self._unsent = unsent
         self._turn = max(1, min(TURN, window // 10))
-        self._listeners: dict[str, list[Listener]] = {}
+        # Most have one; a list for each would be one more for the garbage collector to look at.
+        self._listeners: dict[str, Listener | list[Listener]] = {}
         self._asked: dict[str, None] = {}  # the broker knows about these; longest unread first
         self._queued: dict[str, None] = {}  # and not yet about these
         self._unknown: set[str] = set()
@@ -63,7 +64,7 @@ class Watching:
     @property
     def waited_for(self) -> bool:
         """Whether anybody waits, not counting watches made for somebody who may come."""
-        return any(one.waited_for for group in self._listeners.values() for one in group)
+        return any(one.waited_for for group in self._listeners.values() for one in _each(group))
 
     # -- from other threads -----------------------------------------------------------------------
 
@@ -79,39 +80,49 @@ class Watching:
                 self._queued[run_id] = None
         self._ask(wanted)
 
-    def expect(self, run_id: str, listener: Listener) -> None:
-        """The same for a run whose SUBMIT asks for its end."""
+    def expect(self, run_id: str, listener: Listener) -> bool:
+        """The same for a run whose SUBMIT may ask for its end; False when it must not: it takes turns."""
         self._add(run_id, listener)
-        self._asked[run_id] = None
+        if len(self._asked) < self._window:
+            self._asked[run_id] = None
+            return True
+        self._queued[run_id] = None
+        return False
 
     def unwatch(self, run_ids: Iterable[str], listener: Listener) -> None:
         """No longer tell ``listener``, from a moment later on."""
         self._loop.call_later(UNWATCH_SECONDS, self._remove, run_ids, listener)
 
     def _add(self, run_id: str, listener: Listener) -> None:
-        self._listeners.setdefault(run_id, []).append(listener)
+        known = self._listeners.setdefault(run_id, listener)
+        if isinstance(known, list):
+            known.append(listener)
+        elif known is not listener:
+            self._listeners[run_id] = [known, listener]
         if self._refresher is None:
             self._refresher = self._loop.call_later(self._refresh_seconds, self._refresh)
 
     def _remove(self, run_ids: Iterable[str], listener: Listener) -> None:
         gone: list[str] = []
         for run_id in run_ids:
-            listeners = self._listeners.get(run_id)
-            if listeners is not None and listener in listeners:
-                listeners.remove(listener)
-                if not listeners:
-                    self._forget(run_id)
-                    gone.append(run_id)
+            known = self._listeners.get(run_id)
+            if isinstance(known, list):
+                left = [one for one in known if one is not listener]
+                self._listeners[run_id] = left if len(left) > 1 else left[0]
+            elif known is listener:
+                self._forget(run_id)
+                gone.append(run_id)
         if gone:
             self._session.unwatch(gone)
             self._fill()
             self._flush()
 
-    def _forget(self, run_id: str) -> list[Listener]:
+    def _forget(self, run_id: str) -> Sequence[Listener]:
         self._asked.pop(run_id, None)
         self._queued.pop(run_id, None)
         self._unknown.discard(run_id)
-        return self._listeners.pop(run_id, [])
+        known = self._listeners.pop(run_id, None)
+        return () if known is None else _each(known)
 
     # -- from the broker --------------------------------------------------------------------------
 
@@ -163,7 +174,7 @@ class Watching:
         self._asked.clear()
         self._queued.clear()
         self._unknown.clear()
-        for listener in {id(one): one for group in listeners.values() for one in group}.values():
+        for listener in {id(one): one for group in listeners.values() for one in _each(group)}.values():
             listener.failed(error)
 
     def close(self) -> None:
@@ -209,3 +220,7 @@ class Watching:
         self._session.unwatch(run_ids)
         self._fill()
         self._queued.update(dict.fromkeys(run_ids))
+
+
+def _each(known: Listener | list[Listener]) -> Sequence[Listener]:
+    return known if isinstance(known, list) else (known,)

@@ -61,7 +61,7 @@ def assemble(
     user_loop: asyncio.AbstractEventLoop,
     *,
     owner: asyncio.Task[Any] | None,
-    write: Callable[[str], None] | None,
+    write: Callable[[Callable[[], str]], None] | None,
     on_up: Callable[[Welcome], None],
     on_down: Callable[[Exception | None], None],
 ) -> Parts:
@@ -71,7 +71,7 @@ def assemble(
         plan: What to make.
         user_loop: Where coroutines run.
         owner: The caller of ``aserve``, to whom the loop belongs; None: it is ours.
-        write: Takes lines for the terminal; None: records go through ``logging``.
+        write: Takes what makes a line for the terminal; None: records go through ``logging``.
         on_up: Called when a broker has welcomed us.
         on_down: Called when there is none (any more).
     """
@@ -94,5 +94,5 @@ def assemble(
     connection = BrokerConnection(
         session, settings, "worker", on_messages=work.on_messages, on_up=on_up, on_down=on_down
     )
-    work.schedule_flush = connection.schedule_flush
+    work.schedule_flush, work.at_once = connection.schedule_flush, connection.at_once
     return Parts(asyncio.get_running_loop(), leases, pool, loops, work, connection, reporter)

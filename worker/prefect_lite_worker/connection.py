@@ -78,6 +78,7 @@ class WorkerConnection:
         lifecycle: Serving, draining, stopped.
         broker: Id of the broker, "" before the first.
         schedule_flush: Has what was queued in the session sent at the end of this turn of the loop.
+        at_once: Calls something, and has what that has queued sent before it returns.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class WorkerConnection:
         self._max_stray_threads = plan.max_stray_threads
         self._reporter = reporter
         self.schedule_flush: Callable[[], None] = _nothing
+        self.at_once: Callable[[Callable[[], None]], None] = _call
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
@@ -125,7 +127,7 @@ class WorkerConnection:
         self._in_frame = False
         self._offer = False
         self._long_ended: list[ActiveRun] = []  # since the last sample of the stall watch
-        desk.open(self._loop, self.take_desk)
+        desk.open(self._loop, self._look)
 
     # -- from the broker --------------------------------------------------------------------------
 
@@ -216,6 +218,9 @@ class WorkerConnection:
         logger.info("The broker says goodbye: %s", message.reason)
 
     # -- from the runs ----------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self.at_once(self.take_desk)
 
     def take_desk(self) -> None:
         """Take everything that lies on the desk, and tell the broker."""
@@ -311,18 +316,19 @@ class WorkerConnection:
 
     def _finish(self, ended: Ended) -> None:
         """End a lease here, unless that was done before."""
-        if not self._leases.remove(ended.run):
+        run, message, _, seconds = ended
+        if not self._leases.remove(run):
             return
-        if ended.message is not None:
-            self._commit(ended.message)
+        if message is not None:
+            self._commit(message)
         self._reporter.ended(ended)
-        if ended.run_seconds >= self._settings.hung_seconds:
-            self._long_ended.append(ended.run)
-        if ended.run.outcomes is not None:
-            self._upstreams.drop(ended.run)
-            ended.run.call = None
-        ended.run.context = None  # the run itself may be kept for a while, its arguments need not
-        if ended.run.stop is not None:
+        if seconds >= self._settings.hung_seconds:
+            self._long_ended.append(run)
+        if run.outcomes is not None:
+            self._upstreams.drop(run)
+            run.call = None
+        run.context = None  # the run itself may be kept for a while, its arguments need not
+        if run.stop is not None:
             self._offer_slots()
 
     def _commit(self, message: Finish | Retry | Release) -> None:
@@ -435,3 +441,7 @@ class WorkerConnection:
 
 def _nothing() -> None:
     """Until there is a connection to flush."""
+
+
+def _call(work: Callable[[], None]) -> None:
+    work()

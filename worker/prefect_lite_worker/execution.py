@@ -80,11 +80,11 @@ class Execution:
         except BaseException as exc:
             self._broken(run, exc)
 
-    async def on_loop(self, run: LoopRun) -> None:
+    async def on_loop(self, run: LoopRun, loop: asyncio.AbstractEventLoop) -> None:
         """Execute a coroutine function, as an asyncio task of its own."""
         if not self._leases.start(run):
             return
-        run.handle = asyncio.current_task()
+        run.handle = asyncio.current_task(loop)  # asking which loop runs is a system call until Python 3.12
         try:
             context = self._open(run)
             if context is not None:
@@ -175,8 +175,7 @@ class Execution:
             if isinstance(sealed, Outcome):
                 self._fail(run, sealed.error, sealed.message, seconds)
                 return
-            state, name = STATES[kind]
-            finish = Finish(run.run_id, run.token, state.value, name, "", run.attempt, seconds, sealed)
+            finish = Finish(run.run_id, run.token, "COMPLETED", "Completed", "", run.attempt, seconds, sealed)
             self._desk.end(Ended(run, finish, outcome, seconds))
         elif kind == "given_up":
             message = Release(run.run_id, run.token) if run.stop == HAND_BACK else None

@@ -195,7 +195,8 @@ class Leases:
         """Whether the run was still ours to end; afterwards it is not."""
         if self.active.get(run.token) is not run:
             return False
-        self.lend(run, -run.waits)
+        if run.waits:
+            self.lend(run, -run.waits)
         del self.active[run.token]
         self.waiting.pop(run.token, None)
         return True

@@ -30,7 +30,7 @@ class LoopHost:
 
     Args:
         loop: The loop; it need not run yet.
-        execute: Coroutine function that executes a run.
+        execute: Coroutine function that executes a run on the loop it is given, which runs it.
         owner: The caller of ``aserve``, if the loop is that one's.
 
     Attributes:
@@ -40,7 +40,7 @@ class LoopHost:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        execute: Callable[[LoopRun], Coroutine[Any, Any, None]],
+        execute: Callable[[LoopRun, asyncio.AbstractEventLoop], Coroutine[Any, Any, None]],
         owner: asyncio.Task[Any] | None = None,
     ) -> None:
         self.loop = loop
@@ -72,9 +72,10 @@ class LoopHost:
     def _start_all(self) -> None:
         self._woken = False
         self.thread = threading.get_ident()
-        inbox, create, execute = self._inbox, self.loop.create_task, self._execute
+        inbox, loop, execute = self._inbox, self.loop, self._execute
+        create = loop.create_task
         while inbox:
-            create(execute(inbox.popleft()))
+            create(execute(inbox.popleft(), loop))
 
 
 class Loops:
@@ -82,7 +83,7 @@ class Loops:
 
     Args:
         main: The loop of the main thread (``serve``) or of the caller (``aserve``).
-        execute: Coroutine function that executes a run.
+        execute: Coroutine function that executes a run on the loop it is given, which runs it.
         owner: The caller of ``aserve``, whose loop is not replaced; None under ``serve``.
 
     Attributes:
@@ -92,7 +93,7 @@ class Loops:
     def __init__(
         self,
         main: asyncio.AbstractEventLoop,
-        execute: Callable[[LoopRun], Coroutine[Any, Any, None]],
+        execute: Callable[[LoopRun, asyncio.AbstractEventLoop], Coroutine[Any, Any, None]],
         owner: asyncio.Task[Any] | None = None,
     ) -> None:
         self._execute = execute

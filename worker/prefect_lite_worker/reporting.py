@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from prefect_lite.engine import STATES
@@ -14,8 +15,18 @@ from prefect_lite_worker.desk import Desk, Ended
 
 LINES_PER_MESSAGE = 200
 MAX_LINE = 8_000
+MAX_SAID = 300
+"""Characters of an outcome's message that the line of its run shows."""
 MAX_PIECE = 80_000
 """Characters; of at most four bytes each, so a LOG stays below the frame limit."""
+
+_NAMES = {kind: name for kind, (_, name) in STATES.items()} | {"retry": "Retrying", "given_up": "Given up"}
+_LEVELS = {
+    "completed": logging.INFO,
+    "given_up": logging.INFO,
+    "cancelled": logging.INFO,
+    "retry": logging.WARNING,
+}
 
 logger = get_logger("worker.runs")
 
@@ -35,55 +46,63 @@ class Reporter:
     """Lines about ended runs.
 
     Args:
-        write: Takes a finished line; None sends records through ``logging`` instead (the program has
-            configured it), which costs about 10 us a run.
+        write: Takes what makes a line, to be called in another thread; None sends records through
+            ``logging`` instead (the program has configured it), which costs about 10 us a run.
         level: Lowest level shown.
         worker: Name of this worker, for the records.
     """
 
-    def __init__(self, write: Callable[[str], None] | None, level: int, worker: str) -> None:
+    def __init__(self, write: Callable[[Callable[[], str]], None] | None, level: int, worker: str) -> None:
         self._write = write
         self._level = level
         self._worker = worker
-        self._second = 0
-        self._clock = ""
         self.counts: dict[str, int] = {}
 
     def ended(self, ended: Ended) -> None:
         """A run or an attempt has ended here."""
-        kind = ended.outcome.kind
+        run, message, outcome, seconds = ended
+        kind = outcome.kind
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        level = logging.INFO if kind in ("completed", "given_up", "cancelled") else logging.ERROR
-        if kind == "retry":
-            level = logging.WARNING
+        level = _LEVELS.get(kind, logging.ERROR)
         if level < self._level:
             return
-        run, text = ended.run, self._text(ended)
+        again_seconds = message.after_seconds if isinstance(message, Retry) else None
+        # What changes, or goes, once the run has ended is taken out now; the rest of the work can wait.
+        said = sendable(outcome.message.splitlines()[0], MAX_SAID) if outcome.message else ""
+        text = partial(_text, kind, run.name, run.run_id, run.attempt, seconds, again_seconds, said)
         if self._write is not None:
-            self._write(f"{self._now()} | {logging.getLevelName(level):<7} | {text}")
+            self._write(partial(_line, time.time(), level, text))
         elif logger.isEnabledFor(level):
             keys = {"run_id": run.run_id, "task_key": run.task_key, "worker": self._worker, "action": kind}
-            logger.log(level, "%s", text, extra=keys)
+            logger.log(level, "%s", text(), extra=keys)
 
-    def _text(self, ended: Ended) -> str:
-        run, outcome, message = ended.run, ended.outcome, ended.message
-        name = STATES[outcome.kind][1] if outcome.kind in STATES else "Given up"
-        if outcome.kind == "retry":
-            name = "Retrying"
-        text = f"{name:<9} {run.name} {run.run_id[:8]} {duration(ended.run_seconds)}"
-        if run.attempt > 1 or outcome.kind == "retry":
-            text += f" (attempt {run.attempt})"
-        if isinstance(message, Retry):
-            text += f" again in {duration(message.after_seconds)}"
-        if outcome.message:
-            text += f": {sendable(outcome.message.splitlines()[0], 300)}"
-        return text
 
-    def _now(self) -> str:
-        now = int(time.time())
-        if now != self._second:
-            self._second, self._clock = now, time.strftime("%H:%M:%S", time.localtime(now))
-        return self._clock
+def _line(now: float, level: int, text: Callable[[], str]) -> str:
+    return f"{_clock(int(now))} | {logging.getLevelName(level):<7} | {text()}"
+
+
+@lru_cache(maxsize=4)
+def _clock(second: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(second))
+
+
+def _text(
+    kind: str,
+    name: str,
+    run_id: str,
+    attempt: int,
+    seconds: float,
+    again_seconds: float | None,
+    message: str,
+) -> str:
+    text = f"{_NAMES[kind]:<9} {name} {run_id[:8]} {duration(seconds)}"
+    if attempt > 1 or kind == "retry":
+        text += f" (attempt {attempt})"
+    if again_seconds is not None:
+        text += f" again in {duration(again_seconds)}"
+    if message:
+        text += f": {message}"
+    return text
 
 
 def sendable(text: str, limit: int) -> str:

@@ -140,3 +140,37 @@ async def test_the_local_broker_is_found_anew_for_every_attempt(
     assert len(calls) == 2
     assert set(broker.tokens) == {"Bearer c"}
     await watched.close()
+
+
+async def test_what_is_queued_at_once_leaves_at_once_and_in_one_frame(
+    broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[m.Message]] = []
+    monkeypatch.setattr(broker, "receive", lambda _, batch: batches.append(batch))
+    watched = Watched(broker_url=(f"ws+unix://{broker.path}",))
+    await until(lambda: len(batches) == 1)
+    peer = next(iter(broker.peers))
+    broker._loop.call_soon_threadsafe(broker._on_hello, peer, batches[0][0])
+    await until(lambda: watched.connection.connected)
+
+    def watch(*run_ids: str) -> None:
+        for run_id in run_ids:
+            watched.session.watch([run_id])
+            watched.connection.schedule_flush()
+
+    def fail() -> None:
+        watch("c" * 32)
+        raise LookupError
+
+    watched.connection.at_once(lambda: watch("a" * 32, "b" * 32))
+    assert not watched.session.has_data
+    with pytest.raises(LookupError):
+        watched.connection.at_once(fail)
+    assert not watched.session.has_data
+    watch("d" * 32)  # outside it waits for the end of the turn
+    assert watched.session.has_data
+    await until(lambda: sum(map(len, batches)) == 5)
+    assert [len(batch) for batch in batches] == [1, 2, 1, 1]
+    watched.connection.abort()
+    watched.connection.at_once(lambda: watch("e" * 32))  # nothing to send it to, or nobody
+    await watched.close()

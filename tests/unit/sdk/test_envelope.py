@@ -92,6 +92,35 @@ def test_nonsense_is_refused(body: bytes) -> None:
         open_call(RING, "ns", "m.add", RUN, body)
 
 
+PARTS: list[Any] = [1, "", MSGPACK, b"", b"\x92\x90\x80", b""]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, 1, "abcdef", dict.fromkeys(map(str, range(6)), 0), dict(enumerate(PARTS)), [], PARTS[:5],
+        [2, *PARTS[1:]], [1, 2, *PARTS[2:]], [1, b"", *PARTS[2:]], [1, "", "1", *PARTS[3:]],
+        [1, "", True, *PARTS[3:]], [1, "", -1, *PARTS[3:]], [1, "", 256, *PARTS[3:]],
+        [*PARTS[:3], "", *PARTS[4:]], [*PARTS[:4], None, b""], [*PARTS[:5], ""],
+    ],
+)  # fmt: skip
+def test_another_shape_is_refused(content: Any) -> None:
+    with pytest.raises(EnvelopeRejected):
+        open_call(Keyring(), "ns", "m.add", RUN, msgpack.packb(content))
+
+
+def test_more_parts_of_a_newer_version_are_left_alone() -> None:
+    body = msgpack.packb([*PARTS, "more", 1])
+    assert open_call(Keyring(), "ns", "m.add", RUN, body) == ((), {}, {})
+
+
+@pytest.mark.parametrize("call", [1, [], [[], {}, 1], [{}, []], [[], []], {"a": 1, "b": 2}])
+def test_what_is_no_call_is_refused(call: Any) -> None:
+    body = msgpack.packb([*PARTS[:4], msgpack.packb(call), b""])
+    with pytest.raises(SerializationError, match="not a call"):
+        open_call(Keyring(), "ns", "m.add", RUN, body)
+
+
 def test_with_a_keyring_nothing_unsigned_opens() -> None:
     unsigned = seal_call(Keyring(), "ns", "m.add", RUN, (1,), {}, {})
     with pytest.raises(EnvelopeRejected, match="not signed"):

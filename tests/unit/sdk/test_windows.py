@@ -115,3 +115,14 @@ def test_questions_wait_for_their_turn() -> None:
     session.disconnected()
     session.connect()
     assert not greet(session, other_broker())  # and nothing is asked again
+
+
+async def test_runs_that_ask_with_their_submit_count_too() -> None:
+    session, broker = connected("client")
+    look, watches, listening = watched(session, broker), watching(session, window=10), Listening()
+    runs = [run_id(number) for number in range(12)]
+    assert [watches.expect(one, listening) for one in runs] == [True] * 10 + [False] * 2
+    assert look() == set()
+    watches.ended(m.RunState(runs[0], "COMPLETED"))
+    assert look() == {runs[10]}
+    assert listening.told == [runs[0]]

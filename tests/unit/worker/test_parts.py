@@ -6,6 +6,8 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -203,7 +205,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_a_line_per_run() -> None:
-    lines: list[str] = []
+    lines: list[Callable[[], str]] = []
     reporter = Reporter(lines.append, logging.INFO, "worker")
     run: Any = SimpleNamespace(name="one", run_id="ab" * 16, attempt=1, task_key="p.one")
     again = Retry("ab" * 16, "t", 0.5, 2)
@@ -211,7 +213,7 @@ def test_a_line_per_run() -> None:
     reporter.ended(Ended(run, again, Outcome("retry", message="ValueError: x\ny"), 1.0))
     run.attempt = 2
     reporter.ended(Ended(run, None, Outcome("failed", message="ValueError: x"), 1.0))
-    texts = [line.split(" | ", 1)[1] for line in lines]
+    texts = [line().split(" | ", 1)[1] for line in lines]
     assert texts == [
         "INFO    | Completed one abababab 12 ms",
         "WARNING | Retrying  one abababab 1.0 s (attempt 1) again in 500 ms: ValueError: x",
@@ -261,8 +263,9 @@ def test_the_terminal_never_blocks(
 ) -> None:
     monkeypatch.setattr("prefect_lite_worker.terminal.MAX_WAITING", 2)
     terminal = Terminal()
-    for number in range(4):
-        terminal.write(f"line {number}")
+    terminal.write("line 0")
+    for number in range(1, 4):
+        terminal.write(partial("line {}".format, number))
     terminal.start()
     terminal.stop()
     assert capsys.readouterr().err == "line 0\nline 1\n(2 lines were dropped: the terminal is too slow)\n"
