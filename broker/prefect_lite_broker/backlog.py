@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from prefect_lite.protocol.messages import RunState
@@ -17,6 +17,7 @@ from prefect_lite.protocol.messages import RunState
 from .commit_lanes import CancelLane, CancelOp, FinishLane, ReleaseLane, RetryLane, StartedLane
 from .lanes import CallLane, ClaimLane, Lane, LogLane, LookupLane, SubmitLane, SubmitOp, Terms
 from .store import CancelReply, SubmitReply
+from .write_through import ThroughLane
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,10 @@ class Batch(NamedTuple):
 class Backlog:
     """The lanes of a shard in the order in which a pipeline takes them.
 
-    A claim then sees the submits and commits of the same turn, and a cancel its run. Submits that don't fit
-    into the pipeline, or that Redis refuses for now, are late: the claims of their turn have gone ahead, so
-    their task keys are told to ``ready`` once they are written.
+    A claim then sees the submits and commits of the same turn, and a cancel its run. Submits that fit into
+    one call take the first claim of their turn with them: ``through`` leases their runs as it stores them.
+    Submits that don't fit into the pipeline, or that Redis refuses for now, are late: the claims of their
+    turn have gone ahead, so their task keys are told to ``ready`` once they are written.
 
     Args:
         terms: Settings the scripts need.
@@ -55,6 +57,7 @@ class Backlog:
         self.submit = SubmitLane(terms)
         self.cancel = CancelLane(terms)
         self.claim = ClaimLane(terms)
+        self.through = ThroughLane(self.submit, self.claim)
         self.lookup = LookupLane(terms)
         self.log = LogLane(terms)
         self.call = CallLane(terms)
@@ -69,7 +72,7 @@ class Backlog:
             self.lookup,
             self.log,
             self.call,
-        )
+        )  # without `through`, in which nothing waits
         self._refusable: tuple[Lane[Any], ...] = (self.submit, self.cancel, self.lookup, self.call)
         self.in_flight: deque[Batch] = deque()
         self.redo: list[Batch] = []  # goes out first, in order, next time
@@ -85,7 +88,7 @@ class Backlog:
     @property
     def submits_again(self) -> bool:
         """Submits have been refused or are being repeated."""
-        return any(batch.lane is self.submit for batch in (*self.redo, *self.in_flight))
+        return any(self.stores(batch) for batch in (*self.redo, *self.in_flight))
 
     @property
     def idle(self) -> bool:
@@ -105,8 +108,12 @@ class Backlog:
                 late = self._cut
                 self._cut = self.full
                 if not self.full:
-                    batches += [Batch(lane, ops, False, late) for ops in lane.take()]
+                    groups = lane.take()
                     self._cut = bool(lane.pending)
+                    if len(groups) == 1 and self.claim.pending and not self.cancel.pending and not late:
+                        batches.append(Batch(self.through, [*groups[0], self.claim.pending.pop(0)]))
+                    else:
+                        batches += [Batch(lane, ops, False, late) for ops in groups]
             elif lane is self.cancel and (self.redo or self.submit.pending):
                 batches += [Batch(lane, ops) for ops in self._take_cancels()]
             else:
@@ -136,14 +143,37 @@ class Backlog:
         self.cancel.pending = [op for op in pending if op[0] in waiting] + self.cancel.pending
         return groups
 
+    def stores(self, batch: Batch) -> bool:
+        """Whether a call has submits."""
+        return batch.lane is self.submit or batch.lane is self.through
+
+    def parts(self, batch: Batch) -> list[Batch]:
+        """The calls to be made in place of one that is to be made again, in this order."""
+        if batch.lane is not self.through:
+            return [batch]
+        return [batch._replace(lane=lane, ops=ops) for lane, ops in self.through.parts(batch.ops)]
+
+    def repeat(self, batches: Iterable[Batch]) -> None:
+        """Make calls again that may have been executed."""
+        for batch in batches:
+            self.redo += [part._replace(repeated=True) for part in self.parts(batch)]
+
     # -- answers ------------------------------------------------------------------------------------
     def settle(self, batch: Batch, reply: Any) -> None:
         """Redis has executed a call: answer everybody."""
-        lane, ops, repeated, late = batch
         self.calls += 1
-        self.operations += len(ops)
-        if len(ops) > self.largest:
-            self.largest = len(ops)
+        size = len(batch.ops)
+        self.operations += size
+        if size > self.largest:
+            self.largest = size
+        if batch.lane is not self.through:
+            self._hand_on(batch, reply)
+            return
+        for part, answer in zip(self.parts(batch), self.through.replies(batch.ops, reply), strict=True):
+            self._hand_on(part, answer)
+
+    def _hand_on(self, batch: Batch, reply: Any) -> None:
+        lane, ops, repeated, late = batch
         try:
             lane.settle(ops, reply, repeated=repeated)
         except Exception:
@@ -173,18 +203,20 @@ class Backlog:
                 lane.give_up([op for op in pending if op[2] < oldest], text)
         for batch in (*self.in_flight, *self.redo):
             if batch.lane in self._refusable:
-                self._refuse_in_flight(batch, oldest, text)
+                self._refuse_in_flight(batch, batch.lane, len(batch.ops), oldest, text)
+            elif batch.lane is self.through:
+                self._refuse_in_flight(batch, self.submit, len(batch.ops) - 1, oldest, text)
 
-    def _refuse_in_flight(self, batch: Batch, oldest: float, text: str) -> None:
-        """The call may have been executed; its answer will find nobody."""
-        for i, op in enumerate(batch.ops):
+    def _refuse_in_flight(self, batch: Batch, lane: Lane[Any], count: int, oldest: float, text: str) -> None:
+        """The first ``count`` of a call, which may have been executed; its answer will find nobody."""
+        for i, op in enumerate(batch.ops[:count]):
             if op[2] < oldest:
-                batch.lane.give_up([op], text)
-                batch.ops[i] = (op[0], op[1] if batch.lane is self.call else _nobody, _REFUSED)
+                lane.give_up([op], text)
+                batch.ops[i] = (op[0], op[1] if lane is self.call else _nobody, _REFUSED)
 
     def fail_all(self, text: str) -> None:
         """Refuse what has a way to be refused. Commits and claims stay unanswered: their owners ask again."""
-        batches = (*self.in_flight, *self.redo)
+        batches = [part for batch in (*self.in_flight, *self.redo) for part in self.parts(batch)]
         self.in_flight.clear()
         self.redo.clear()
         for batch in batches:

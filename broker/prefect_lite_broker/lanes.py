@@ -317,6 +317,10 @@ class ClaimLane(Lane[ClaimOp]):
 
     def settle(self, ops: Sequence[ClaimOp], reply: Any, *, repeated: bool) -> None:
         op, self.left = ops[0], iter(ops)
+        if isinstance(reply, ClaimReply):  # made by the lane whose call it was part of
+            self.left = iter(())
+            op.done(reply)
+            return
         status = _CLAIM_STATUS[reply[0]]
         if status != "ok":
             self.left = iter(())

@@ -83,6 +83,7 @@ class Peer(Outgoing):
         session: Session id; for a worker also its key in the store.
         epoch: Of this connection's session; 0 for peers without a record in the store.
         watched: Runs whose end is pushed to this peer.
+        takes_runs: A RUN is among what waits for the next flush.
     """
 
     def __init__(self, hub: Hub, socket: ServerConnection, roles: frozenset[str]) -> None:
@@ -103,6 +104,7 @@ class Peer(Outgoing):
             on_error=self._broken,
         )
         self.socket = socket
+        self.takes_runs = False
         self._renewing = False
         self._renew_next: Renew | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -278,6 +280,7 @@ class Peer(Outgoing):
             return
         self._kept(len(run.body))
         self.wire.push_run(*run)
+        self.takes_runs = True
         self.schedule()
 
     def store_away(self, exc: Exception) -> None:
@@ -393,6 +396,11 @@ class Peer(Outgoing):
         if full and hub.unsent <= MOST_UNSENT_BYTES:
             hub.feed_soon()
 
+    def answer_later(self) -> None:
+        """DONE goes with the next frame, whatever brings it about, or alone a little later."""
+        if not self._scheduled and not self.gone:
+            self.hub.answer_later(self)
+
     def schedule(self) -> None:
         """Flush once at the end of this turn of the loop."""
         if not self._scheduled and not self.gone:
@@ -401,7 +409,7 @@ class Peer(Outgoing):
 
     def flush(self) -> None:
         """Send what waits, as far as the peer takes it."""
-        self._scheduled = False
+        self._scheduled = self.takes_runs = False
         if self.gone:
             return
         if self.answers:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 MAX_WATCHES = 200_000
 """Runs one connection may watch."""
+MAX_WAITING_ANSWERS = 100
+"""Answers to FINISH that wait for other things to go out with."""
 MAX_QUERIES = 16
 """Questions of one connection that are being answered."""
 MAX_TASK_KEYS = 1_000
@@ -78,6 +80,10 @@ class Outgoing(ABC):
     @abstractmethod
     def schedule(self) -> None:
         """Have what was collected flushed soon."""
+
+    @abstractmethod
+    def answer_later(self) -> None:
+        """Have the answers sent with what goes out next."""
 
     @abstractmethod
     def send(self, message: Message) -> None:
@@ -124,8 +130,12 @@ class Outgoing(ABC):
 
     def committed(self, reply: CommitReply) -> None:
         """FINISH, RETRY or RELEASE is durable, or too late."""
-        self.answers.append([reply.run_id, reply.token, reply.status])
-        self.schedule()
+        answers = self.answers
+        answers.append([reply.run_id, reply.token, reply.status])
+        if reply.status == "ok" and len(answers) < MAX_WAITING_ANSWERS:
+            self.answer_later()
+        else:
+            self.schedule()
         if self.seat is not None:
             self.hub.dispatch.settled(self.seat, reply.token)
         self.after_commit(reply)

@@ -18,10 +18,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError, InvalidResponse, RedisError, ResponseError
 
 from .backlog import Backlog, Batch
 from .connect import Dial, pack_command, send
+from .redis_link import RedisLink
 from .refusals import Cure, ReplicasMissing, cure, sentence
 from .scripts import SCRIPTS
 from .trouble import AWAY, FULL, REFUSES, SILENT, Trouble
@@ -89,6 +90,7 @@ class ShardWriter:
     """
 
     def __init__(self, way: Way, prefix: bytes, backlog: Backlog, settled: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._way = way
         self._prefix = prefix
         self.backlog = backlog
@@ -97,13 +99,17 @@ class ShardWriter:
         self.last_error = ""
         self.pipelines = self.reconnects = 0
         self._connection: AbstractConnection | None = None
-        self._waiter: asyncio.Future[None] | None = None  # set while the loop sleeps
+        self._link: RedisLink | None = None  # while pipelines may be sent
+        self._interrupt: asyncio.Future[None] | None = None  # done when the link needs its task
+        self._woken = False  # the next turn of the loop looks what there is to send
         self._stopped = False
         self._drained: asyncio.Future[None] | None = None
         self._pipelines: deque[_Pipeline] = deque()  # oldest first
-        self._arrival: asyncio.Future[None] | None = None  # set while the reader has nothing to read
-        self._sending: asyncio.Timeout | None = None
-        self._reading: asyncio.Timeout | None = None
+        self._taken = 0  # answers of the oldest that have come
+        self._confirming: list[Any] = []  # the same, where they count only after WAIT's
+        self._answered_at = 0.0  # when a pipeline was answered last
+        self._complete = False  # a pipeline was answered by what is being read
+        self._overdue: asyncio.TimerHandle | None = None
         self._failures = 0
         self._refused_by: ResponseError | None = None  # by a condition that passes
         self._was_full = False
@@ -113,13 +119,11 @@ class ShardWriter:
     # -- producers ----------------------------------------------------------------------------------
     def wake(self) -> None:
         """Called after something was put in a lane; the pipeline starts in the next turn of the loop."""
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-        elif self._stopped:
-            asyncio.get_running_loop().call_soon(self.backlog.fail_all, STOPPED)
+        if self._stopped:
+            self._loop.call_soon(self.backlog.fail_all, STOPPED)
+        elif not self._woken and self._link is not None and len(self._pipelines) < DEPTH:
+            self._woken = True
+            self._loop.call_soon(self._push)
 
     def set_sender(self, sender: str) -> None:
         for lane in self.backlog.lanes:
@@ -143,7 +147,7 @@ class ShardWriter:
         """How long the oldest pipeline has been waiting for its answers; 0 without one."""
         if not self._pipelines:
             return 0.0
-        return asyncio.get_running_loop().time() - self._pipelines[0].sent_at
+        return self._loop.time() - self._pipelines[0].sent_at
 
     @property
     def answers(self) -> bool:
@@ -174,7 +178,6 @@ class ShardWriter:
                     await self._drop()
                     await self._back_off()
         finally:
-            self._waiter = None
             self._stopped = True
             await self._drop()
             self.backlog.fail_all(STOPPED)
@@ -184,47 +187,81 @@ class ShardWriter:
         self._way.trouble.begins(self._way.shard, kind, text)
 
     async def _serve(self, connection: AbstractConnection) -> None:
-        """Send pipelines while another task reads the answers, until the connection fails or is given up.
+        """Let pipelines be sent and answered until the connection fails or is given up.
 
         Raises:
             RedisError, OSError, TimeoutError: The connection is of no use any more.
         """
-        loop = asyncio.get_running_loop()
-        reader = loop.create_task(self._read_answers(connection), name="prefect-lite-redis-reader")
-        reader.add_done_callback(lambda _: self.wake())
-        watcher = loop.create_task(self._watch(connection), name="prefect-lite-redis-watcher")
+        link = RedisLink(connection, self._answered, self._read, self.wake, self._lost)
+        watcher = self._loop.create_task(self._watch(connection, link), name="prefect-lite-redis-watcher")
         try:
-            while not reader.done():
-                if self._refused_by is not None:
-                    if not self._pipelines:
-                        refused, self._refused_by = self._refused_by, None
-                        if not await self._recover(connection, refused):
-                            return
-                        continue
-                elif len(self._pipelines) < DEPTH:
-                    batches = self.backlog.collect()
-                    if batches:
-                        await self._send(connection, batches)
-                        continue
-                    if not self._pipelines and self._drained is not None and not self._drained.done():
-                        self._drained.set_result(None)
-                self._waiter = loop.create_future()
-                await self._waiter
-            reader.result()
+            while True:
+                if link.error is not None:
+                    raise link.error
+                interrupt = self._interrupt = self._loop.create_future()
+                self._link = link
+                self._push()
+                try:
+                    await interrupt
+                finally:
+                    self._link = None
+                refused, self._refused_by = self._refused_by, None
+                if refused is not None and not await self._recover(link, refused):
+                    return
         finally:
-            reader.cancel()
+            link.fail(ConnectionError("given up"))
             watcher.cancel()
-            await asyncio.wait([reader, watcher])
-            if not reader.cancelled():
-                reader.exception()  # else asyncio reports it as never retrieved, should sending fail as well
-            self._waiter = self._arrival = None
-            self._pipelines.clear()
-            # What stays unanswered goes out again first, on the next connection.
-            backlog = self.backlog
-            backlog.redo += [batch._replace(repeated=True) for batch in backlog.in_flight]
-            backlog.in_flight.clear()
+            await asyncio.wait([watcher])
+            self._forget_link()
 
-    async def _send(self, connection: AbstractConnection, batches: list[Batch]) -> None:
+    def _forget_link(self) -> None:
+        self._link = self._interrupt = None
+        self._pipelines.clear()
+        self._confirming = []
+        self._taken = 0
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        # What stays unanswered goes out again first, on the next connection.
+        backlog = self.backlog
+        backlog.repeat(backlog.in_flight)
+        backlog.in_flight.clear()
+
+    def _lost(self, _error: BaseException) -> None:
+        self._link = None
+        if self._interrupt is not None and not self._interrupt.done():
+            self._interrupt.set_result(None)
+
+    # -- out ----------------------------------------------------------------------------------------
+    def _push(self) -> None:
+        """Send what waits, as far as the pipelines and the transport take it."""
+        self._woken = False
+        link, pipelines = self._link, self._pipelines
+        if link is None:
+            return
+        try:
+            while self._refused_by is None and len(pipelines) < DEPTH and not link.full:
+                batches = self.backlog.collect()
+                if not batches:
+                    break
+                self._send(link, batches)
+        except Exception as exc:
+            link.fail(exc)
+            return
+        if not pipelines and not link.full:
+            self._come_to_rest()
+
+    def _come_to_rest(self) -> None:
+        """Nothing is in flight: tell whoever waits for that."""
+        interrupt = self._interrupt
+        if self._refused_by is not None:
+            self._link = None
+            if interrupt is not None and not interrupt.done():
+                interrupt.set_result(None)
+        elif self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _send(self, link: RedisLink, batches: list[Batch]) -> None:
         """One pipeline."""
         self.pipelines += 1
         in_flight = self.backlog.in_flight
@@ -236,76 +273,84 @@ class ShardWriter:
         confirmed = way.replicas > 0 and any(batch.lane is not self.backlog.lookup for batch in batches)
         if confirmed:
             payload.append(pack_command(("WAIT", way.replicas, way.replicas_ms)))
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         self._pipelines.append(_Pipeline(len(in_flight) - before, confirmed, now))
-        arrival, self._arrival = self._arrival, None
-        if arrival is not None:
-            arrival.set_result(None)
-        try:
-            async with asyncio.timeout(EXCHANGE_SECONDS) as self._sending:
-                await send(connection, *payload)
-        finally:
-            self._sending = None
+        if self._overdue is None:
+            self._overdue = self._loop.call_later(self._exchange_seconds, self._look_at_the_clock)
+        link.send(payload)
 
-    async def _watch(self, connection: AbstractConnection) -> None:
+    def _look_at_the_clock(self) -> None:
+        """One timer for all pipelines of a connection: set once, and moved on only when it has fired."""
+        self._overdue = None
+        link = self._link
+        if link is None or not self._pipelines:
+            return
+        due = max(self._pipelines[0].sent_at, self._answered_at) + self._exchange_seconds
+        if self._loop.time() >= due:
+            link.fail(TimeoutError())
+        else:
+            self._overdue = self._loop.call_at(due, self._look_at_the_clock)
+
+    async def _watch(self, connection: AbstractConnection, link: RedisLink) -> None:
         """A silent server may be frozen or cut off, and another in its place: leave it then."""
         while True:
             await asyncio.sleep(SILENT_SECONDS)
             if self.silent_seconds <= SILENT_SECONDS:
                 continue
             try:
-                if not await self._way.elsewhere(connection):
-                    continue
+                if await self._way.elsewhere(connection):
+                    link.fail(TimeoutError())
             except (RedisError, OSError) as exc:
                 logger.debug("nobody tells who has shard %d: %s", self._way.shard, exc)
-                continue
-            for deadline in (self._sending, self._reading):
-                if deadline is not None and not deadline.expired():
-                    deadline.reschedule(0.0)  # now
 
-    async def _read_answers(self, connection: AbstractConnection) -> None:
-        backlog, in_flight, pipelines = self.backlog, self.backlog.in_flight, self._pipelines
-        while True:
-            while not pipelines:
-                self._arrival = asyncio.get_running_loop().create_future()
-                await self._arrival
-            try:
-                async with asyncio.timeout(self._exchange_seconds) as self._reading:
-                    if pipelines[0].confirmed:
-                        await self._read_confirmed(connection, pipelines[0].answers)
-                    else:
-                        for _ in range(pipelines[0].answers):
-                            try:
-                                reply = await connection.read_response(disconnect_on_error=False)
-                            except ResponseError as exc:
-                                self._failed(in_flight.popleft(), exc)
-                                continue
-                            self._settle(in_flight.popleft(), reply)
-            finally:
-                self._reading = None
-            pipelines.popleft()
-            self._settled()
-            if self._refused_by is None:
-                self._failures = 0
-                self._way.trouble.ends(self._way.shard, AWAY, SILENT, REFUSES)
-            if self._was_full and self._has_room and not backlog.full and not backlog.submits_again:
-                self._was_full = False
-                self._way.trouble.ends(self._way.shard, FULL)
-            self.wake()
+    # -- in -----------------------------------------------------------------------------------------
+    def _answered(self, reply: Any) -> None:
+        """The link's next reply."""
+        if not self._pipelines:
+            raise InvalidResponse("an answer that nobody asked for")
+        answers, confirmed, _ = self._pipelines[0]
+        if confirmed:
+            if len(self._confirming) < answers:
+                self._confirming.append(reply)
+                return
+            if isinstance(reply, ResponseError):
+                raise reply
+            replies, self._confirming = self._confirming, []
+            self._settle_confirmed(replies, reply)
+        else:
+            self._taken += 1
+            batch = self.backlog.in_flight.popleft()
+            if isinstance(reply, ResponseError):
+                self._failed(batch, reply)
+            else:
+                self._settle(batch, reply)
+            if self._taken < answers:
+                return
+            self._taken = 0
+        self._pipelines.popleft()
+        self._answered_at = self._loop.time()
+        self._complete = True
 
-    async def _read_confirmed(self, connection: AbstractConnection, answers: int) -> None:
+    def _read(self) -> None:
+        """All replies that came together were handed on."""
+        if not self._complete:
+            return
+        self._complete = False
+        self._settled()
+        if self._refused_by is None:
+            self._failures = 0
+            self._way.trouble.ends(self._way.shard, AWAY, SILENT, REFUSES)
+        backlog = self.backlog
+        if self._was_full and self._has_room and not backlog.full and not backlog.submits_again:
+            self._was_full = False
+            self._way.trouble.ends(self._way.shard, FULL)
+        self.wake()
+
+    def _settle_confirmed(self, replies: list[Any], replicas: int) -> None:
         """The answers of a pipeline count only when enough replicas have what it wrote."""
-        backlog, in_flight = self.backlog, self.backlog.in_flight
-        replies: list[Any] = []
-        for _ in range(answers):
-            try:
-                replies.append(await connection.read_response(disconnect_on_error=False))
-            except ResponseError as exc:
-                replies.append(exc)
-        replicas: Any = await connection.read_response(disconnect_on_error=False)
-        wanted = self._way.replicas
+        backlog, wanted = self.backlog, self._way.replicas
         for reply in replies:
-            batch = in_flight.popleft()
+            batch = backlog.in_flight.popleft()
             if isinstance(reply, ResponseError):
                 self._failed(batch, reply)
             elif replicas < wanted and batch.lane is not backlog.lookup:
@@ -315,9 +360,10 @@ class ShardWriter:
                 self._settle(batch, reply)
 
     def _settle(self, batch: Batch, reply: Any) -> None:
-        self._has_room = self._has_room or batch.lane is self.backlog.submit
+        self._has_room = self._has_room or self.backlog.stores(batch)
         self.backlog.settle(batch, reply)
 
+    # -- the connection -----------------------------------------------------------------------------
     async def _connect(self) -> AbstractConnection | None:
         try:
             async with asyncio.timeout(EXCHANGE_SECONDS):
@@ -367,7 +413,9 @@ class ShardWriter:
         try:
             packed = pack_command(batch.lane.command(self._prefix, batch.ops))
         except (TypeError, ValueError, OverflowError) as exc:
-            if len(batch.ops) > 1:
+            if batch.lane is self.backlog.through:
+                self.backlog.redo += self.backlog.parts(batch)
+            elif len(batch.ops) > 1:
                 self.backlog.redo += [batch._replace(ops=[op]) for op in batch.ops]
             else:
                 batch.lane.give_up(batch.ops, f"It can't be stored: {exc}")
@@ -379,7 +427,14 @@ class ShardWriter:
         backlog, lane, ops = self.backlog, batch.lane, batch.ops
         way = cure(error)
         self.last_error = sentence(error)
-        if way is Cure.ROOM and lane is backlog.log:
+        if lane is backlog.through:
+            # Either part may be to blame: alone each gets through, or is told why not.
+            backlog.repeat([batch])
+            if way is Cure.ROOM:
+                self._hold_submits()
+            elif way is not Cure.NONE:
+                self._refused_by = error
+        elif way is Cure.ROOM and lane is backlog.log:
             backlog.log.dropped += len(ops)
         elif way is Cure.ROOM and lane is backlog.submit:
             backlog.redo.append(batch)
@@ -405,13 +460,13 @@ class ShardWriter:
         self._note(FULL, self.last_error)
         self._has_room = False
         self.backlog.full = self._was_full = True
-        asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._try_again)
+        self._loop.call_later(REFUSED_SECONDS, self._try_again)
 
     def _try_again(self) -> None:
         self.backlog.full = False
         self.wake()
 
-    async def _recover(self, connection: AbstractConnection, error: ResponseError) -> bool:
+    async def _recover(self, link: RedisLink, error: ResponseError) -> bool:
         """Some calls were refused for a reason that passes; they are in ``_redo``, and nothing is in flight.
 
         Returns:
@@ -420,7 +475,7 @@ class ShardWriter:
         way = cure(error)
         if way is Cure.LOAD:
             async with asyncio.timeout(EXCHANGE_SECONDS):
-                await self._load_scripts(connection)
+                await link.ask([pack_command(("SCRIPT", "LOAD", each.source)) for each in SCRIPTS.values()])
             return True
         self._note(REFUSES, self.last_error)
         if way is not Cure.REDIAL:

@@ -3,7 +3,8 @@
 Reading never stops: the websockets library lets a connection die whose handler stops calling ``recv``, so
 back-pressure is made by credit and by REFUSED. A frame is handled in the callback in which its bytes
 arrived; going through ``recv`` would wake a task one turn of the loop later, five times on the way of a run.
-That takes two names from inside the library; a version that does not have them is read through ``recv``.
+That takes some names from inside the library (here and in ``frames.py``); a version that does not have them
+is read through ``recv``.
 Writing is synchronous as long as the transport takes it; only when its buffer is full a task waits for room,
 with a deadline per frame, because neither ``ping`` nor the library's keepalive notices a peer that has
 stopped reading.
@@ -17,12 +18,18 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from websockets.asyncio.connection import Connection, broadcast
+from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import CloseCode, Opcode
-from websockets.protocol import State
+from websockets.frames import (
+    CloseCode,
+    Frame,
+    Opcode,
+    apply_mask,  # pyright: ignore[reportPrivateImportUsage]  # in C, or in Python where that was not built
+)
+from websockets.protocol import Side, State
 
-from prefect_lite.protocol.codec import ProtocolError
+from prefect_lite.protocol.codec import MAX_FRAME, ProtocolError
+from prefect_lite.protocol.frames import FrameReader, Other, between_frames, write_frame
 from prefect_lite.protocol.messages import Message
 from prefect_lite.protocol.session import Session
 
@@ -65,7 +72,10 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._running = False
-        self._targets = (ws,)
+        self._transport = ws.transport
+        client = ws.protocol.side is Side.CLIENT
+        self._mask, self._unmask = (apply_mask, None) if client else (None, apply_mask)
+        self._cut: FrameReader | None = None  # set when the library no longer cuts the frames
         # Absent in a library that works otherwise: then everything comes through recv().
         self._by_library: Callable[[Any], None] | None = getattr(ws, "process_event", None)
         self._queued = 0  # messages in the library's queue, the first frame of one counts
@@ -138,12 +148,35 @@ class Pump:
             assert self._by_library is not None
             self._by_library(event)
             return
+        self._receive_or_end(event.data)
+        if self._cut is None and between_frames(self._ws.protocol):
+            self._cut_frames()
+
+    def _receive_or_end(self, data: bytes) -> None:
         try:
-            self._receive(event.data)
+            self._receive(data)
         except BaseException as exc:
             self._raised = exc
         if (self._session.closed or self._raised is not None) and not self._done.done():
             self._done.set_result(None)
+
+    def _cut_frames(self) -> None:
+        """Take what arrives from here on to frames without the library."""
+        ws: Any = self._ws
+        cut = self._cut = FrameReader(self._unmask, MAX_FRAME)
+        by_library: Callable[[bytes], None] = ws.data_received
+
+        def data_received(data: bytes) -> None:
+            for frame in cut.feed(data):
+                if type(frame) is Other:
+                    by_library(frame)
+                elif self._queued or self._done.done():
+                    self._process_event(Frame(Opcode.BINARY, frame))
+                else:
+                    self._receive_or_end(frame)
+
+        ws.data_received = data_received
+        self._transport.set_protocol(ws)  # uvloop looks the method up only here
 
     def _receive(self, data: Any) -> None:
         session = self._session
@@ -178,16 +211,18 @@ class Pump:
 
     def _push(self) -> bool:
         """Write frames until nothing waits (True) or the transport's buffer is full (False)."""
-        ws = self._ws
-        size = ws.transport.get_write_buffer_size
+        ws, transport = self._ws, self._transport
         next_frame = self._session.next_frame
         while ws.state is State.OPEN:
-            if size() > HIGH_WATER:
+            if transport.get_write_buffer_size() > HIGH_WATER:
                 return False
             frame = next_frame()
             if frame is None:
                 return True
-            broadcast(self._targets, frame)
+            try:
+                write_frame(transport, frame, self._mask)
+            except (OSError, RuntimeError):
+                return True  # the connection is gone, which recv() reports
         return True
 
     async def _write(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
 import redis
 from prefect_lite_broker import keys
+from prefect_lite_broker.lanes import ClaimOp
 from prefect_lite_broker.redis_store import RedisStore
 from prefect_lite_broker.store import (
     CancelReply,
@@ -110,6 +111,22 @@ class Driver:
         reply = await self.claim_reply(session, limit, epoch)
         assert reply.status == "ok"
         return reply.runs
+
+    async def write_through(
+        self, msgs: Sequence[Submit], session: str = "w1", limit: int = 10, epoch: int = 1, number: int = 0
+    ) -> tuple[list[SubmitReply], ClaimReply]:
+        """Submits and a claim of one turn, which are one script call."""
+        submits = [self._ask(self.store.submit, msg) for msg in msgs]
+        *stored, claimed = await asyncio.gather(*submits, self.claim_reply(session, limit, epoch, number))
+        return stored, claimed
+
+    def through_command(
+        self, msgs: Sequence[Submit], session: str = "w1", limit: int = 10, epoch: int = 1, number: int = 1
+    ) -> tuple[Any, ...]:
+        """The call that ``write_through`` makes: for copies that nobody reads the answer of."""
+        claim = ClaimOp(session, epoch, number, limit, f"{run_id()}.{number}.", lambda _: None)
+        lane = self.store.backlogs[0].through
+        return lane.command(self.prefix.encode(), [*((msg, lambda _: None, 0.0) for msg in msgs), claim])
 
     def started(self, run: ClaimedRun) -> None:
         self.store.started(run.run_id, run.token, run.attempt)

@@ -86,6 +86,25 @@ class ModelledStore(RuleBasedStateMachine):
     def delayed(self) -> int:
         return self.driver.client.zcard(f"{self.driver.prefix}delayed")  # type: ignore[return-value]
 
+    def store(self, msgs: list[Submit]) -> list[str]:
+        """What plain submits are to be answered, in the order in which they are about to be made."""
+        lengths = {(msg.task_key, msg.priority): 0 for msg in msgs}
+        for key, priority in lengths:
+            lengths[key, priority] = self.list_length(key, str(priority))
+        words: list[str] = []
+        for msg in msgs:
+            q = msg.task_key, msg.priority
+            if msg.run_id in self.model:
+                words.append("exists")
+            elif lengths[q] >= LONGEST:
+                words.append("full")
+            else:
+                words.append("accepted")
+                lengths[q] += 1
+                self.model[msg.run_id] = Run(msg, "R")
+                self.queue(msg.run_id)
+        return words
+
     def open_one(self, keys: list[str]) -> str:
         session = Session(f"w{next(self.names)}", keys)
         self.sessions[session.name] = session
@@ -128,6 +147,35 @@ class ModelledStore(RuleBasedStateMachine):
         model.state, model.token, model.session = "L", run.token, session.name
         if model.suspect:
             session.suspect = run.run_id
+
+    def take_what_is_held(self, session: Session) -> list[ClaimedRun]:
+        """The same for a claim whose answer got lost; returns, sorted, what its repeat is to answer."""
+        held = self.driver.client.hgetall(f"{self.driver.prefix}h:{session.name}")
+        tokens = {run.decode(): token.decode() for run, token in held.items()}  # type: ignore[union-attr]
+        runs: list[ClaimedRun] = []
+        for run, token in sorted(tokens.items(), key=lambda item: int(item[1].rpartition(".")[2])):
+            model = self.model[run]
+            if token not in model.tokens:
+                msg = model.msg
+                runs.append(ClaimedRun(run, token, msg.task_key, model.attempt, model.lost, msg.body))
+                self.take(session, runs[-1])
+        return sorted(runs)
+
+    def run_all(self) -> None:
+        """Until nothing is ready: another worker takes it and ends it."""
+        name = self.open_one(list(KEYS))
+        while self.driver.client.exists(f"{self.driver.prefix}open"):
+            leases = self.wait(self.driver.claim(name, 50))
+            for run in leases:
+                self.take(self.sessions[name], run)
+            for run in leases:
+                assert self.wait(self.driver.finish(run)).status == "ok"
+                model = self.model[run.run_id]
+                model.committed = model.committed | {run.token}
+                self.drop(run.run_id)
+                model.state = "c"
+        self.wait(self.driver.store.close_session(name, 1))
+        del self.sessions[name]
 
     def in_force(self, lease: ClaimedRun) -> bool:
         return self.model[lease.run_id].token == lease.token and self.model[lease.run_id].state in "LXK"

@@ -45,7 +45,7 @@ def test_every_script_says_what_it_takes_and_gives(name: str) -> None:
 def test_every_script_says_what_it_may_do(name: str) -> None:
     """Without such a line no script could write while memory is full, not even what makes room."""
     flags = " flags=allow-oom"
-    if name in ("submit", "log", "accepts"):
+    if name in ("submit", "through", "log", "accepts"):
         flags = ""
     elif name in ("lookup", "stats", "sessions", "why", "dead_list", "waits", "waiting", "over"):
         flags = " flags=no-writes"

@@ -204,6 +204,76 @@ class StoreMachine(ModelledStore):
             assert reply.runs
         return multiple(*reply.runs)
 
+    @rule(
+        target=runs,
+        name=workers,
+        queues=st.lists(
+            st.tuples(st.sampled_from("aab"), st.sampled_from((0, 0, 9))), min_size=1, max_size=4
+        ),
+        alike=st.booleans(),
+        plain=st.sampled_from((True, True, False)),
+        limit=st.integers(1, 4),
+        copies=st.sampled_from(("", "", "before", "after", "both")),
+        stale=st.sampled_from((False, False, True)),
+        idle=st.booleans(),
+    )
+    def write_through(
+        self,
+        name: str,
+        queues: list[tuple[str, int]],
+        alike: bool,
+        plain: bool,
+        limit: int,
+        copies: str,
+        stale: bool,
+        idle: bool,
+    ) -> Any:
+        """Submits and a claim in one call; a copy of it executed before had its answer lost, and so was made
+        again in two parts, and one executed after these was late."""
+        msgs = [
+            submission(
+                key="a" if key == "a" else "b:c", priority=priority, name=key,
+                expires_seconds=0.0 if plain else 7200.0,
+            )
+            for key, priority in ([queues[0]] * len(queues) if alike else queues)
+        ]  # fmt: skip
+        if idle:
+            self.run_all()
+        session = self.sessions.get(name)
+        moved = stale and session is not None
+        turn = name, limit, session.epoch - moved if session else 1, session.number + 1 if session else 1
+        copy = self.driver.through_command(msgs, *turn)
+        words = self.store(msgs)
+        if copies in ("before", "both"):
+            self.driver.client.execute_command(*copy)
+            expected = self.take_what_is_held(session) if session and not moved else []
+            words = self.store(msgs)
+            replies = self.wait(self.driver.submit(*msgs))
+            claimed = self.wait(self.driver.claim_reply(*turn))
+            assert sorted(claimed.runs) == expected
+        else:
+            replies, claimed = self.wait(self.driver.write_through(msgs, *turn))
+            for run in claimed.runs:
+                assert session is not None
+                self.take(session, run)
+            if claimed.status == "ok" and session:
+                assert not (claimed.drained and self.available(session))
+        assert [reply.status for reply in replies] == words
+        assert claimed.status == ("unknown" if not session else "moved" if moved else "ok")
+        if session and not moved:
+            session.number += 1
+        if copies in ("after", "both"):
+            self.store(msgs)
+            self.driver.client.execute_command(*copy)
+        return multiple(*(msg.run_id for msg in msgs if msg.run_id in self.model))
+
+    @rule(target=leases, run=runs)
+    def look_at_lease(self, run: str) -> ClaimedRun:
+        """So that what was claimed with its submit is committed too."""
+        model = self.model[run]
+        assume(model.state in "LXK")
+        return ClaimedRun(run, model.token, model.msg.task_key, model.attempt, model.lost, model.msg.body)
+
     # -- committing -------------------------------------------------------------------------------
 
     @rule(lease=leases, attempt=st.integers(0, 2))

@@ -76,6 +76,29 @@ async def test_claim(cutter: Cutter) -> None:
     assert sorted(claimed) == sorted(ids), "none lost, none twice"
 
 
+async def test_write_through(cutter: Cutter) -> None:
+    """The repeat is made in two parts, of the one and of the other script."""
+    driver = cutter.driver
+    submitted: list[str] = []
+    claimed: list[str] = []
+    for i in range(CUTS):
+        msgs = [submission(body=str(i).encode()) for _ in range(1 + i % 3)]
+        submitted += [msg.run_id for msg in msgs]
+        cutter.arm("through")
+        stored, reply = await driver.write_through(msgs, limit=2)
+        cutter.check()
+        assert {each.status for each in stored} == {"accepted"}
+        assert reply.status == "ok"
+        assert len(reply.runs) == min(2, len(msgs))
+        if i % 3 == 2:
+            reply.runs.extend(await driver.claim())
+        assert {run.body for run in reply.runs} == {str(i).encode()}
+        claimed += [run.run_id for run in reply.runs]
+        for run in reply.runs:
+            assert (await driver.finish(run)).status == "ok"
+    assert claimed == submitted, "none lost, none twice"
+
+
 async def test_started(cutter: Cutter) -> None:
     driver = cutter.driver
     for _ in range(CUTS):

@@ -119,6 +119,38 @@ async def test_redis_frozen(driver: Driver, server: ValkeyServer) -> None:
     driver.audit()
 
 
+async def test_a_pipeline_without_an_answer_ends_its_connection(
+    server: ValkeyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_lite_broker.writer.EXCHANGE_SECONDS", 0.3)
+    settings = load_settings(redis_url=server.url, home=tmp_path, redis_wait_seconds=20.0)
+    with server.client() as client:
+        driver = await Driver(settings, client).start()
+        try:
+            await driver.accepted(3)
+            server.freeze()
+            submitted = asyncio.ensure_future(driver.submit(submission()))
+            await until(lambda: driver.store.writers[0].reconnects == 1)
+            server.thaw()
+            assert (await submitted)[0].status == "accepted", (
+                "sent again, and what it stored before is its own"
+            )
+            driver.audit()
+        finally:
+            server.thaw()
+            await driver.stop()
+
+
+async def test_an_idle_writer_notices_that_its_connection_was_closed(driver: Driver) -> None:
+    await driver.accepted()
+    writer = driver.store.writers[0]
+    for other in driver.client.client_list(_type="normal"):
+        if other["cmd"] not in ("client|list", "client"):
+            driver.client.client_kill_filter(_id=other["id"])
+    await until(lambda: writer.reconnects == 1 and writer.connected)
+    await driver.accepted()
+
+
 async def test_a_refused_submit_can_be_repeated(driver: Driver, server: ValkeyServer) -> None:
     msg = submission()
     server.freeze()

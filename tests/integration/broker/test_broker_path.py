@@ -59,6 +59,28 @@ async def test_a_run_from_submit_to_result(bench: Bench) -> None:
     assert sorted(answer[2] for answer in answers) == ["already", "stale"]
 
 
+async def test_done_goes_with_the_next_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, worker = await bench.client(), await bench.worker()
+    monkeypatch.setattr("prefect_lite_broker.hub.DONE_SECONDS", 3600.0)
+    run_id = await client.submit()
+    await client.send(Watch([run_id]))
+    run = await worker.expect(Run)
+    await worker.send(finished(run))
+    await client.expect(RunState)  # nobody waits for DONE
+    other_id = await client.submit()
+    assert (await worker.expect(Done)).answers == [[run_id, run.token, "ok"]]
+    assert (await worker.expect(Run)).run_id == other_id
+
+
+async def test_what_is_too_late_is_answered_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, worker = await bench.client(), await bench.worker()
+    monkeypatch.setattr("prefect_lite_broker.hub.DONE_SECONDS", 3600.0)
+    run_id = await client.submit()
+    run = await worker.expect(Run)
+    await worker.send(finished(run._replace(token="another")))
+    assert (await worker.expect(Done)).answers == [[run_id, "another", "stale"]]
+
+
 async def test_who_watches_late_is_told_at_once(bench: Bench) -> None:
     client, worker = await bench.client(), await bench.worker()
     run_id = await client.submit()

@@ -121,3 +121,22 @@ def test_a_broker_may_have_as_many_descriptors_as_the_system_allows() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, process.MAX_DESCRIPTORS)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a process's environment can't be read here")
+async def test_the_allocator_is_told_what_to_keep_unless_the_user_has_said_so(
+    make_valkey: Callable[[Path], EmbeddedValkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory: Path = make_valkey.directory  # type: ignore[attr-defined]
+    (name, value), own = *module.ALLOCATOR.items(), "glibc.malloc.check=0"
+    for given, told in ((None, value), (own, own)):
+        if given:
+            monkeypatch.setenv(name, given)
+        else:
+            monkeypatch.delenv(name, raising=False)
+        valkey = make_valkey(directory / "run")
+        await valkey.start()
+        environment = await asyncio.to_thread(Path(f"/proc/{valkey.pid}/environ").read_bytes)
+        environment = environment.replace(b"\0", b":")
+        assert f"{name}={told}:".encode() in environment, "glibc itself cuts it up at the colons"
+        await valkey.stop()

@@ -1,0 +1,74 @@
+#!lua
+-- Stores pending runs and answers the claim that comes with them, as submit.lua and then claim.lua do.
+--
+-- Where nothing waits that the claim would have to take first (no list is open, all runs are new, plain and of
+-- one queue), as many of them as the claim takes are leased as they are stored: they never stand in a list.
+-- KEYS  1 prefix
+-- ARGV  1 to 9 those of claim.lua, 10 and following those of submit.lua
+-- Returns 1 when all are new and leased in their order, their tokens numbered from 1; else {what submit.lua
+--       returns, what claim.lua returns}, or {what submit.lua returns of the others, number of runs} when as
+--       many of the first have been leased so.
+-- Nobody repeats this call: submit.lua and claim.lua take the same ARGV, and both know what it has done.
+-- O(open lists + runs + parents); one EXISTS, one MSET and two HSET for the runs leased at once, one HSET each.
+--@include base
+local FIRST = 12 -- place of the first run in ARGV
+
+-- Whether a claim has to find all of these runs, in this order, and nothing before them.
+local function straight(q)
+  local rks, seen = { P .. 'open', P .. 'orphans' }, {}
+  for i = FIRST, #ARGV, 6 do
+    local run = ARGV[i]
+    if ARGV[i + 1] ~= q or ARGV[i + 5] ~= '' or seen[run] then return false end
+    seen[run] = true
+    rks[#rks + 1] = P .. 'r:' .. run
+  end
+  return #rks - 2 <= tonumber(ARGV[11]) and call('EXISTS', unpack(rks)) == 0
+end
+
+local function served(q)
+  local s = call('HMGET', P .. 's:' .. ARGV[1], 'e', 'n', 'k')
+  if s[1] ~= ARGV[2] or tonumber(ARGV[3]) <= tonumber(s[2]) or not s[3] then return false end
+  local task = string.sub(q, 1, -3)
+  for _, key in ipairs(cmsgpack.unpack(s[3])) do
+    if key == task then return true end
+  end
+  return false
+end
+
+-- As in submit.lua the records come after what may fail, and after them what tells the claim's repeat.
+local function lease_at_once(q, count)
+  local session, base, d = ARGV[1], ARGV[5], now .. ':' .. q
+  local bodies, held = {}, {}
+  for i = 1, count do
+    local at, j = FIRST + 6 * (i - 1), 2 * i
+    bodies[j - 1], bodies[j] = P .. 'b:' .. ARGV[at], ARGV[at + 3]
+    held[j - 1], held[j] = ARGV[at], base .. i
+  end
+  call('HSET', P .. 'h:' .. session, unpack(held))
+  call('MSET', unpack(bodies))
+  for i = 1, count do
+    local at = FIRST + 6 * (i - 1)
+    local rk, fp, name, token = P .. 'r:' .. ARGV[at], ARGV[at + 2], ARGV[at + 4], held[2 * i]
+    if name == '' then
+      call('HSET', rk, 'st', 'L', 'd', d, 'fp', fp, 'o', session, 't', token)
+    else
+      call('HSET', rk, 'st', 'L', 'd', d, 'fp', fp, 'o', session, 't', token, 'n', name)
+    end
+  end
+  call('HSET', P .. 's:' .. session, 'n', ARGV[3], 'b', base)
+end
+
+local q, taken = ARGV[FIRST + 1], 0
+if straight(q) and served(q) then
+  local count = (#ARGV - FIRST + 1) / 6
+  taken = math.min(count, tonumber(ARGV[4]))
+  if taken > 0 then lease_at_once(q, taken) end
+  if taken == count then return 1 end
+end
+--@include ready
+--@include hints
+--@include store
+if taken > 0 then return { store(10, taken), taken } end
+--@include ending
+--@include lease
+return { store(10, 0), lease() }
