@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,11 +19,14 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from harness.peers import peer_names  # noqa: E402
+from harness.plan import Plan  # noqa: E402
 from harness.report import make_report  # noqa: E402
-from harness.run import Plan, run  # noqa: E402
+from harness.run import run  # noqa: E402
+from harness.scratch import interruptible  # noqa: E402
 from harness.tables import print_tables  # noqa: E402
 
 ALL_CASES = "A,B,C,D,E,F,G"
+LOG_WIDTH = 120
 QUICK_CASES = "A,B,E"
 QUICK_PEERS = "prefect_lite,huey,dramatiq"
 RESULTS = HERE / "results"
@@ -55,7 +57,6 @@ def main(
     if report is not None:
         make_report(json.loads(report.read_text()), directory)
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, like Ctrl-C
     started = datetime.datetime.now(datetime.UTC)
     plan = Plan(
         peers=tuple((peers or (QUICK_PEERS if quick else ",".join(peer_names()))).split(",")),
@@ -64,16 +65,17 @@ def main(
         seconds=seconds,
         journal=resume or RESULTS / f"samples-{started:%Y%m%d-%H%M%S}.jsonl",
     )
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     try:
-        results = run(plan, console)
+        with interruptible():
+            results = run(plan, console)
     except KeyboardInterrupt:
-        console.print(f"Interrupted; go on with --resume {plan.journal}")
+        console.print(f"Interrupted; go on with the same options and --resume {plan.journal}", soft_wrap=True)
         raise typer.Exit(130) from None
     _save(results, directory)
     if not quick:
         make_report(results, directory)
-    print_tables(results)
+    print_tables(results, console)
 
 
 def _save(results: dict[str, Any], directory: Path) -> None:

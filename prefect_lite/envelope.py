@@ -35,7 +35,7 @@ msgpack: Any = _untyped_msgpack
 VERSION = 1
 CALL = "call"
 RESULT = "result"
-_VALUE = b"value"
+VALUE = b"value"
 _ERROR = b"error"
 _NO_OPTIONS = b""
 _BLOCK_BYTES = 64  # of SHA-256
@@ -55,6 +55,14 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     options: dict[str, Any]  # travelling options, for prefect_lite.options.applied()
+
+
+class Verified(NamedTuple):
+    """The content of a call whose signature is right; nothing of it was decoded."""
+
+    codec: int
+    options: bytes
+    payload: bytes
 
 
 class LinkedCall(Call):
@@ -99,6 +107,27 @@ def open_call(keyring: Keyring, namespace: str, task_key: str, run_id: str, body
     return kind(args, kwargs, decode(MSGPACK, options) if options else {})
 
 
+def verify_call(keyring: Keyring, namespace: str, task_key: str, run_id: str, body: bytes) -> Verified:
+    """The first half of ``open_call``, which runs no code of the user: for another thread, if it is long.
+
+    Raises:
+        EnvelopeRejected: As there.
+    """
+    return Verified(*_verify(keyring, CALL, namespace, task_key, run_id, body))
+
+
+def decode_verified(keyring: Keyring, verified: Verified) -> Call:
+    """The second half, from what ``verify_call`` gave for the same keyring.
+
+    Raises:
+        SerializationError: The arguments can't be decoded here.
+    """
+    codec, options, payload = verified
+    args, kwargs = decode_call(codec, payload, allow_pickle=keyring.signs)
+    kind = LinkedCall if codec in LINKED else Call
+    return kind(args, kwargs, decode(MSGPACK, options) if options else {})
+
+
 def seal_value(keyring: Keyring, namespace: str, task_key: str, run_id: str, value: Any) -> bytes:
     """Encode and sign a run's value.
 
@@ -106,7 +135,7 @@ def seal_value(keyring: Keyring, namespace: str, task_key: str, run_id: str, val
         SerializationError: The value can't be encoded.
     """
     codec, payload = encode(value, allow_pickle=keyring.signs)
-    return seal(keyring, RESULT, namespace, task_key, run_id, codec, _VALUE, payload)
+    return seal(keyring, RESULT, namespace, task_key, run_id, codec, VALUE, payload)
 
 
 def seal_error(keyring: Keyring, namespace: str, task_key: str, run_id: str, error: BaseException) -> bytes:
@@ -122,7 +151,7 @@ def open_outcome(
 ) -> tuple[Literal["value"], Any] | tuple[Literal["error"], BaseException]:
     """Verify and decode a run's value or exception. Raises like ``open_call``."""
     codec, kind, payload = _verify(keyring, RESULT, namespace, task_key, run_id, data)
-    if kind == _VALUE:
+    if kind == VALUE:
         return "value", decode(codec, payload, allow_pickle=keyring.signs)
     if kind != _ERROR:
         raise SerializationError("A result is of an unknown kind; a newer version may have made it.")

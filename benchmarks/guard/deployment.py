@@ -140,12 +140,13 @@ class Deployment:
             counts = self._counter.stop()
         turned = {ident: now - turns.get(ident, 0) for ident, now in turned.items()}
         return Performed(
-            {role: total(self._of(role, counts)) for role in ROLES},
-            {role: sum(self._of(role, turned)) for role in ROLES},
+            {role: total(self.of_role(role, counts)) for role in ROLES},
+            {role: sum(self.of_role(role, turned)) for role in ROLES},
             self.redis.traffic().since(before),
         )
 
-    def _of(self, role: str, by_thread: dict[int, T]) -> list[T]:
+    def of_role(self, role: str, by_thread: dict[int, T]) -> list[T]:
+        """What the threads of a role did."""
         return [each for ident, each in by_thread.items() if self._roles.get(ident, WORKER) == role]
 
     def settle(self, until: Callable[[], bool] = _at_once) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 CASES = ("A", "B", "C", "D", "E")
 """The cases that every peer is measured in, or says in ``skips`` why not."""
 
-LAYOUTS = ("noop", "sleep100", "sleep1000")
+LAYOUTS = ("noop", "roundtrip", "sleep100", "sleep1000")
 KINDS = ("async", "sync")
 MODES = ("bulk", "loop1", "loop8")
 
@@ -41,8 +41,9 @@ class Peer:
         name: The folder below ``benchmarks/peers``.
         title: The name in the report.
         requirements: pip requirements with exact versions; empty means the venv that runs the harness.
-        layouts: "noop" (throughput, round trips and payloads), "sleep100" and "sleep1000". A missing one
-            skips its case; ``skips`` says why.
+        layouts: "noop" (throughput, costs, payloads and round trips), "sleep100" and "sleep1000". A missing
+            one skips its case; ``skips`` says why. "roundtrip" is for a library whose round trips are
+            quicker with another worker than its throughput.
         kinds: Of "async" and "sync": the kinds of tasks that the library runs natively.
         modes: Of "bulk", "loop1" and "loop8": the ways of enqueuing that are measured.
         skips: Case ("C"), or case and variant ("C/10000@1000", "A/async", "E/first_run"), to the reason.

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from harness.peers import SHARED
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.25
 STOP_SECONDS = 3.0
+GRACE_SECONDS = 20.0
+"""What the client may take after its own timeout to find out how far it came."""
 
 
 class PeerFailed(Exception):
@@ -68,17 +71,15 @@ class Driver:
             PeerFailed: It answered with an error, or not in time.
         """
         self._socket.sendall(json.dumps({"timeout": timeout, **request}).encode() + b"\n")
-        return self._answer(timeout + 5.0)
+        return self._answer(timeout + GRACE_SECONDS)
 
     def stop(self) -> None:
         """Let it close its client and end, if it can."""
-        try:
+        with suppress(OSError):  # it has ended already
             self._socket.sendall(b'{"do": "stop"}\n')
+        with suppress(subprocess.TimeoutExpired):  # the session ends it by force
             self.process.wait(STOP_SECONDS)
-        except (OSError, subprocess.TimeoutExpired):
-            pass  # the session ends it by force
-        finally:
-            self._socket.close()
+        self._socket.close()
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         ends = time.monotonic() + timeout

@@ -69,8 +69,10 @@ class PeerRound:
                 raise PeerFailed(f"the layout {layout} did not start before, and is not tried again")
             self._layout = layout
             try:
-                self._session = Session(self.peer, layout, self.python).__enter__()
+                self._session = Session(self.peer, layout, self.python)
+                self._session.__enter__()
             except PeerFailed:
+                self._session = None
                 self._given_up.add((layout, "start"))
                 raise
         return self._session
@@ -128,6 +130,10 @@ class PeerRound:
 
     def skip(self, case: str, variant: str, reason: str) -> None:
         self._emit(make_skip(self.peer.name, case, variant, reason))
+
+    def leave_out(self, case: str, variant: str) -> None:
+        """Do not measure this in later rounds."""
+        self._given_up.add((case, variant))
 
     def close(self) -> None:
         """End the session, if one runs."""

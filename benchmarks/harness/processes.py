@@ -78,10 +78,10 @@ class Processes:
     def end(self) -> None:
         """End them all: asked first, then by force; clients and workers before what they depend on."""
         for role in ("client", "worker"):
-            _end([process for root in self._roots[role] for process in _tree(root.pid)], GRACE_SECONDS)
+            end_all([process for root in self._roots[role] for process in _tree(root.pid)], GRACE_SECONDS)
         roles = self.by_role()
-        _end(roles["client"] + roles["worker"] + roles["broker"], BROKER_GRACE_SECONDS)
-        _end(self.by_role()["redis"], GRACE_SECONDS)
+        end_all(roles["client"] + roles["worker"] + roles["broker"], BROKER_GRACE_SECONDS)
+        end_all(self.by_role()["redis"], GRACE_SECONDS)
         for roots in self._roots.values():
             for root in roots:
                 root.wait()
@@ -113,8 +113,8 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _end(processes: list[psutil.Process], grace_seconds: float) -> None:
-    """The root of each tree comes first and is asked first; its children mostly end with it."""
+def end_all(processes: list[psutil.Process], grace_seconds: float) -> None:
+    """Ask them all to end, then use force; the root of a tree first: its children mostly end with it."""
     for process in processes:
         _send(process, signal.SIGTERM)
     _, alive = psutil.wait_procs(processes, timeout=grace_seconds)

@@ -83,6 +83,7 @@ def report_lines(results: dict[str, Any], drawn: set[str]) -> Iterator[str]:
     if aims is not None:
         yield from _titled("Aims", [*_markdown(aims), "", "Met or missed goes by the median of the rounds."])
     tables = list(all_tables(results))
+    titles = {name: peer["title"] for name, peer in results["peers"].items()}
     for case, (title, plot) in CASES.items():
         own = [table for table in tables if table.case == case]
         if not own:
@@ -97,8 +98,11 @@ def report_lines(results: dict[str, Any], drawn: set[str]) -> Iterator[str]:
             yield ""
             yield from _markdown(table)
             yield ""
+    disturbed = list(_disturbed(titles, found))
+    if disturbed:
+        yield from _titled("Disturbed", ["Starred above. Percent of all cores' time.", "", *disturbed])
     yield from _titled("Settings", list(_settings(results)))
-    yield from _titled("Skipped", list(_skipped(results, found)))
+    yield from _titled("Skipped", list(_skipped(titles, found)))
 
 
 def _titled(title: str, lines: list[str]) -> Iterator[str]:
@@ -167,8 +171,19 @@ def _shown(command: list[str]) -> str:
     return " ".join(part.replace("{bin}/", "").replace("{dir}/", "").strip("{}") for part in command)
 
 
-def _skipped(results: dict[str, Any], found: Measurements) -> Iterator[str]:
-    titles = {name: peer["title"] for name, peer in results["peers"].items()}
+def _disturbed(titles: dict[str, str], found: Measurements) -> Iterator[str]:
+    """One line per library and round: which measurements others took too much of the machine from."""
+    places: dict[tuple[int, str], dict[str, None]] = {}
+    for sample in found.measured:
+        if is_noisy(sample):
+            place = f"{sample['case']} {sample['variant']}".strip()
+            text = f"{place} (steal {amount(sample['steal'])}, others {amount(sample['other_cpu'])})"
+            places.setdefault((sample["round"], sample["peer"]), {})[text] = None
+    for (number, peer), texts in sorted(places.items()):
+        yield f"- round {number + 1}, {titles.get(peer, peer)}: {', '.join(texts)}"
+
+
+def _skipped(titles: dict[str, str], found: Measurements) -> Iterator[str]:
     lines: dict[str, None] = {}
     for sample in found.skipped:
         place = " ".join(part for part in (sample["case"], sample["variant"]) if part)

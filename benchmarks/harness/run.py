@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,32 +24,12 @@ from harness.declaration import Peer
 from harness.machine import describe_machine
 from harness.peer_round import PeerRound
 from harness.peers import load_peer
+from harness.plan import Plan, plan_lines
 from harness.samples import Journal, make_skip
-from harness.venvs import NotInstalled, python_of, versions_of
-
-FULL_SECONDS = 2.0
-"""The length of one measurement at which F and G have their full size."""
+from harness.scratch import scratch_root
+from harness.venvs import NotInstalled, is_installed, python_of, versions_of
 
 GROWTH, LIMITS = "growth", "limits"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        peers: Names, prefect_lite among them or not.
-        cases: Of A to G.
-        rounds: How often; ratios are taken inside a round.
-        seconds: What one measurement should take.
-        journal: Where samples go as they come; what it holds of complete parts is not measured again.
-    """
-
-    peers: tuple[str, ...]
-    cases: tuple[str, ...]
-    rounds: int
-    seconds: float
-    journal: Path
 
 
 @dataclass(frozen=True)
@@ -83,6 +65,10 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         """Measure everything; returns the results as they are stored."""
+        declared = [load_peer(name) for name in self._plan.peers]
+        missing = sum(not is_installed(peer) for peer in declared)
+        for line in plan_lines(self._plan, declared, missing):
+            self._console.print(line, highlight=False)
         with Progress(
             TextColumn("{task.description:<32}"),
             BarColumn(),
@@ -91,21 +77,22 @@ class Run:
             console=self._console,
         ) as progress:
             bar = progress.add_task("installing", total=None)
-            self._install(lambda name: progress.update(bar, description=f"installing {name}"))
+            self._install(declared, lambda name: progress.update(bar, description=f"installing {name}"))
             parts = [(number, part) for number in range(self._plan.rounds) for part in self._parts(number)]
             progress.update(bar, total=len(parts))
             for number, part in parts:
                 progress.update(bar, description=f"round {number + 1}: {part}")
                 if not self._journal.is_finished(number, part):
+                    started = time.monotonic()
                     self._measure_part(number, part)
                     self._journal.finish(number, part)
+                    self._tell(f"round {number + 1}: {part} took {time.monotonic() - started:.0f} s")
                 progress.advance(bar)
         return self._results()
 
-    def _install(self, tell: Any) -> None:
-        for name in self._plan.peers:
+    def _install(self, declared: list[Peer], tell: Callable[[str], None]) -> None:
+        for name, peer in zip(self._plan.peers, declared, strict=True):
             tell(name)
-            peer = load_peer(name)
             versions: dict[str, str] = {}
             try:
                 python = python_of(peer)
@@ -122,11 +109,18 @@ class Run:
                 "skips": peer.skips,
             }
 
+    def _tell(self, text: str) -> None:
+        """Into a log, which shows no bar."""
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False)
+
     def _parts(self, number: int) -> list[str]:
-        """The order of one round: another peer is first each time; limits come just before prefect_lite."""
+        """The order of one round: another peer is first each time. F and G are in the first round only."""
         names = list(self._ready)
         shift = number % len(names) if names else 0
         parts = names[shift:] + names[:shift]
+        if number:
+            return parts
         if "G" in self._plan.cases:
             parts.insert(parts.index("prefect_lite") if "prefect_lite" in parts else 0, LIMITS)
         if "F" in self._plan.cases:
@@ -135,7 +129,7 @@ class Run:
 
     def _measure_part(self, number: int, part: str) -> None:
         """One peer, or F or G, in one round; what goes wrong there is written down, and the run goes on."""
-        scale = min(1.0, self._plan.seconds / FULL_SECONDS)
+        scale = self._plan.scale
         try:
             if part == LIMITS:
                 measure_limits(number, self._journal.write, scale)
@@ -154,10 +148,10 @@ class Run:
         turn = PeerRound(ready.peer, number, ready.python, plan.seconds, self._journal.write, ready.given_up)
         try:
             throughputs = measure_throughput(turn) if {"A", "E"} & set(plan.cases) else []
+            if "E" in plan.cases:
+                measure_costs(turn, throughputs)  # before another case adds to the peaks of memory
             if "B" in plan.cases:
                 measure_round_trips(turn)
-            if "E" in plan.cases:
-                measure_costs(turn, throughputs)
             if "D" in plan.cases:
                 measure_payloads(turn)
             if "C" in plan.cases:
@@ -184,4 +178,5 @@ def run(plan: Plan, console: Console) -> dict[str, Any]:
     Returns:
         ``meta`` (date, machine, plan), ``peers`` (versions and settings by name) and ``samples``.
     """
-    return Run(plan, console).execute()
+    with scratch_root():
+        return Run(plan, console).execute()

@@ -82,8 +82,11 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        lines = path.read_text().splitlines() if path.is_file() else []
-        entries: list[Sample] = [json.loads(line) for line in lines if line.endswith("}")]
+        text = path.read_text() if path.is_file() else ""
+        if text and not text.endswith("\n"):  # an interrupted write, which the next one would continue
+            path.write_text(text := text[: text.rfind("\n") + 1])
+        lines = text.splitlines()
+        entries: list[Sample] = [json.loads(line) for line in lines]
         self.samples = [entry for entry in entries if entry["metric"] != "finished"]
         self._finished = {
             (entry["round"], entry["peer"]) for entry in entries if entry["metric"] == "finished"

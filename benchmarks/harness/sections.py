@@ -119,7 +119,12 @@ SECTIONS: tuple[Section, ...] = (
         ("smaller", "larger"),
         keys=(("E", "noop", "rss_worker"),),
     ),
-    Section("Import of the library with the tasks, ms", "E", (("ms", ("E", "noop", "import_ms")),), False),
+    Section(
+        "Import of what a client needs: the library and the tasks, ms",
+        "E",
+        (("ms", ("E", "noop", "import_ms")),),
+        False,
+    ),
     Section(
         "Start of the worker to the end of its first run, ms",
         "E",

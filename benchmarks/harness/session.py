@@ -174,6 +174,7 @@ class Session:
     def _environment(self, layout_name: str) -> dict[str, str]:
         environ = clean_environ() | {
             "HOME": str(self._scratch),
+            "TMPDIR": str(self._scratch),
             "PYTHONPATH": f"{self.folder}:{SHARED}",
             "BENCH_CONCURRENCY": str(self.layout.concurrency),
             "BENCH_LAYOUT": layout_name,

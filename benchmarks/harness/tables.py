@@ -169,6 +169,8 @@ def print_tables(results: dict[str, Any], console: Console | None = None) -> Non
     """Print the tables, and the aims that the run has something about."""
     console = console or Console()
     aims = aim_table(Measurements(results))
+    if aims is not None:
+        aims.rows = [row for row in aims.rows if row[2] != MISSING]
     for table in [*all_tables(results, brief), *([aims] if aims else [])]:
         _print(table, console)
     for sample in Measurements(results).skipped:
@@ -181,7 +183,9 @@ def _print(table: Table, console: Console) -> None:
     printed = RichTable()
     for number, header in enumerate(table.header):
         printed.add_column(
-            header.replace("/", "/\n"), justify="left" if number == 0 else "right", no_wrap=number == 0
+            header.replace("/", "/\n"),
+            justify="left" if number == 0 else "right",
+            no_wrap=number == 0 and bool(table.case),
         )
     for number, row in enumerate(table.rows):
         printed.add_row(

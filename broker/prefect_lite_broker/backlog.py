@@ -169,7 +169,14 @@ class Backlog:
         if batch.lane is not self.through:
             self._hand_on(batch, reply)
             return
-        for part, answer in zip(self.parts(batch), self.through.replies(batch.ops, reply), strict=True):
+        try:
+            answers = self.through.replies(batch.ops, reply)
+        except (TypeError, ValueError, IndexError):
+            # Each part alone is answered in words of its own, or told that they could not be read.
+            logger.critical("an answer to submits and a claim could not be read: %.200r", reply)
+            self.repeat([batch])
+            return
+        for part, answer in zip(self.parts(batch), answers, strict=True):
             self._hand_on(part, answer)
 
     def _hand_on(self, batch: Batch, reply: Any) -> None:

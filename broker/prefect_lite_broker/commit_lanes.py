@@ -51,6 +51,7 @@ class _CommitLane(Lane[tuple[Commit, Committed]]):
 class FinishLane(_CommitLane[Finish]):
     script = "finish"
     weighed = True
+    blob_at = -1
 
     def weight(self, op: tuple[Finish, Committed]) -> int:
         return len(op[0].result or b"")

@@ -137,6 +137,9 @@ class Dispatch:
             timer.cancel()
         self._hungry.pop(seat, None)
         self._unknown.pop(seat, None)
+        for shard, flying in enumerate(seat.flights):
+            if flying:
+                self._pass_on(seat, shard)
         self._unlist(seat)
 
     def stop(self) -> None:
@@ -303,6 +306,8 @@ class Dispatch:
             return
         seat.flights[shard] = False
         seat.reserved -= limit
+        if reply.status != "ok":
+            self._pass_on(seat, shard)
         if seat.gone or seat.taker.closing or self._stopped:
             for run in reply.runs:
                 self._store.release(Release(run.run_id, run.token), self._given_back)
@@ -328,6 +333,11 @@ class Dispatch:
             # Of any shard, not this one alone: its claim may have taken the credit for all of them. At
             # once, not at the end of the turn: the next pipeline is collected before that.
             self._fill(seat)
+
+    def _pass_on(self, seat: Seat, shard: int) -> None:
+        """Another seat is to have what a claim of this one was made for and perhaps did not get."""
+        for queue in seat.queues:
+            self.wake(queue.key, shard)
 
     def _ask_again(self, seat: Seat, shard: int) -> None:
         del seat.timers[shard]

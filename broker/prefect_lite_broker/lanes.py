@@ -81,6 +81,8 @@ class Lane(ABC, Generic[Op]):
     Attributes:
         script: The script that executes a group of them.
         pending: Those that wait.
+        blob_at: Where in ``command`` the last body or result is, from the end; 0: there is none that can be
+            large. What is over ``BYTES_PER_CALL`` goes alone, so the last one tells whether any is large.
         bytes: What they weigh, if the lane is ``weighed``: 0, or what was added at their coming.
         left: In ``settle``, the operations that have not been answered yet.
         unblocked: Told of runs that ended, and waited for others or are waited for.
@@ -88,6 +90,7 @@ class Lane(ABC, Generic[Op]):
 
     script = ""
     weighed = False
+    blob_at = 0
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
@@ -162,6 +165,7 @@ SubmitOp = tuple[Submit, Callable[[SubmitReply], None], float]
 class SubmitLane(Lane[SubmitOp]):
     script = "submit"
     weighed = True
+    blob_at = -3
 
     def weight(self, op: SubmitOp) -> int:
         msg = op[0]

@@ -52,7 +52,8 @@ CLOSE_SECONDS = 5.0
 """From asking a peer to close until its socket is cut."""
 
 BACKLOG_BYTES = 8 * 1024 * 1024
-"""Unsent bodies and results of a peer above which more of them are left in the store until it has read."""
+"""Unsent bodies and results of a peer above which more of them are left in the store until it has read. Small
+ones count for themselves: they pass the pieces of a large one, and must not wait until it has been read."""
 SCARCE_BACKLOG_BYTES = 128 * 1024
 """The same while all peers together have more than PLENTY_BYTES unsent, half of MOST_UNSENT_BYTES: the other
 half is for those who have nothing unsent."""
@@ -102,6 +103,7 @@ class Peer(Outgoing):
             self._receive,
             write_deadline_seconds=hub.settings.write_deadline_seconds,
             on_error=self._broken,
+            on_sent=self.flush,
         )
         self.socket = socket
         self.takes_runs = False
@@ -109,6 +111,7 @@ class Peer(Outgoing):
         self._renew_next: Renew | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes of bodies and STATEs since the outbox was last empty
+        self._small = 0  # those of them that were up to LARGE_BYTES long
         self._short_frames = False
         self._proving = False
         self._weigh_at = 0.0
@@ -271,7 +274,7 @@ class Peer(Outgoing):
     @property
     def credit(self) -> int:
         """Runs that may be pushed now."""
-        return 0 if self.closing or self.hub.stopping or self._behind() else self.wire.credit
+        return 0 if self.closing or self.hub.stopping or self._behind(LARGE_BYTES + 1) else self.wire.credit
 
     def push(self, run: ClaimedRun) -> None:
         """Send a leased run."""
@@ -356,7 +359,7 @@ class Peer(Outgoing):
         """Push a STATE, or leave it in the store while the peer is far behind."""
         size = STATE_BYTES + len(state.message) + len(state.result or b"")
         full = size > LARGE_BYTES and self.hub.unsent > MOST_UNSENT_BYTES
-        if full or self._behind():
+        if full or self._behind(size):
             self.owed[state.run_id] = size
             if full and not (self._proving or self.gone or self.wire.has_data or self.pump.buffered):
                 self._proving = True
@@ -365,14 +368,15 @@ class Peer(Outgoing):
         self._kept(size)
         self.send(state)
 
-    def _behind(self) -> bool:
-        """Whether so much waits for this peer to read that no more should be kept for it here."""
-        if self._unsent <= SCARCE_BACKLOG_BYTES:
+    def _behind(self, size: int) -> bool:
+        """Whether so much waits for this peer to read that nothing of this size is to be kept for it here."""
+        unsent = self._unsent if size > LARGE_BYTES else self._small
+        if unsent <= SCARCE_BACKLOG_BYTES:
             return False
         if not self.wire.has_data:
             self._sent()
             return False
-        return self._unsent > BACKLOG_BYTES or self.hub.unsent > PLENTY_BYTES
+        return unsent > BACKLOG_BYTES or self.hub.unsent > PLENTY_BYTES
 
     async def _prove(self) -> None:
         try:
@@ -384,6 +388,8 @@ class Peer(Outgoing):
         hub = self.hub
         self._unsent += size
         hub.unsent += size
+        if size <= LARGE_BYTES:
+            self._small += size
         scarce = hub.unsent > LONG_FRAMES_BYTES
         if scarce != self._short_frames:
             self._short_frames = scarce
@@ -392,7 +398,7 @@ class Peer(Outgoing):
     def _sent(self) -> None:
         hub, full = self.hub, self.hub.unsent > MOST_UNSENT_BYTES
         hub.unsent -= self._unsent
-        self._unsent = 0
+        self._unsent = self._small = 0
         if full and hub.unsent <= MOST_UNSENT_BYTES:
             hub.feed_soon()
 
@@ -423,9 +429,12 @@ class Peer(Outgoing):
         if self.wire.has_data:
             self._bound()
         elif self._unsent or self.answered:
+            was_behind = self._unsent > SCARCE_BACKLOG_BYTES
             self._sent()
             self.settle_answers()
             self.catch_up()
+            if was_behind and self.seat is not None:
+                self.hub.dispatch.ready(self.seat)  # it had no credit meanwhile
 
     def settle_answers(self) -> None:
         """Questions no longer count once their ANSWERs have left."""
@@ -454,7 +463,7 @@ class Peer(Outgoing):
         Returns how many bytes it will be.
         """
         room = MOST_UNSENT_BYTES - self.hub.unsent
-        if not self.owed or room <= 0 or self._behind():
+        if not self.owed or room <= 0 or self._behind(LARGE_BYTES + 1):
             return 0
         most = BACKLOG_BYTES if room >= PLENTY_BYTES else SCARCE_BACKLOG_BYTES
         again: list[str] = []

@@ -17,7 +17,8 @@ from .redis_url import parse_redis_url
 from .scripts import SCRIPTS
 from .topology import make_dialer
 from .trouble import Trouble
-from .writer import ShardWriter, Way
+from .way import Way
+from .writer import ShardWriter
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ reading every watched run again.
 
 A run that this broker itself submitted a moment ago, and of whose end it has not heard, need not be read:
 its end is still to come, or on its way. (That read would be a tenth of Redis's work for a run.) Should that
-belief be wrong, the next WATCH of the same run reads it.
+belief be wrong, the next WATCH of the same run reads it. What ``Expected`` has forgotten is read as well.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from typing import Protocol
 
 from prefect_lite.protocol.messages import RunState
 from prefect_lite.states import TERMINAL_TYPES
+from prefect_lite_broker.expected import Expected
 from prefect_lite_broker.store import Store
 
-MAX_EXPECTED = 50_000
-"""Runs remembered as submitted here and not ended; the oldest are forgotten and read when watched."""
 MAX_LOOKUPS = 500
 """Reads in flight: a client that renews 100,000 watches must not hold up the commits of others."""
 MAX_AGED = 5_000
@@ -42,7 +41,11 @@ class Watcher(Protocol):
 
 
 class Watches:
-    """All watches of one broker."""
+    """All watches of one broker.
+
+    Attributes:
+        expect: To be called with a run that this broker is about to submit; it can't have ended before.
+    """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -51,7 +54,8 @@ class Watches:
         # OrderedDicts, because a dict finds its oldest key in O(deleted).
         self._waiting: OrderedDict[str, None] = OrderedDict()  # watched runs to read when there is room
         self._reading: OrderedDict[str, float] = OrderedDict()  # and since when
-        self._expected: OrderedDict[str, None] = OrderedDict()
+        self._expected = Expected()
+        self.expect: Callable[[str], None] = self._expected.add
         self._aged: list[str] = []  # watched at some earlier look, and not looked at since
 
     def __len__(self) -> int:
@@ -76,15 +80,9 @@ class Watches:
             if not self.register(watcher, run_id) or run_id not in self._expected:
                 self.read(run_id)
 
-    def expect(self, run_id: str) -> None:
-        """This broker is about to submit the run; it can't have ended before."""
-        self._expected[run_id] = None
-        if len(self._expected) > MAX_EXPECTED:
-            self._expected.popitem(last=False)
-
     def surprise(self, run_id: str) -> None:
         """The run was not new, or changed unseen: read it if it is watched."""
-        self._expected.pop(run_id, None)
+        self._expected.discard(run_id)
         if run_id in self._watchers:
             self.read(run_id)
 
@@ -106,7 +104,7 @@ class Watches:
 
     def ended(self, state: RunState) -> None:
         """Push a terminal state to whoever watches the run; each watch ends with it."""
-        self._expected.pop(state.run_id, None)
+        self._expected.discard(state.run_id)
         watchers = self._watchers.pop(state.run_id, None)
         if watchers is None:
             return

@@ -14,18 +14,20 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, InvalidResponse, RedisError, ResponseError
 
 from .backlog import Backlog, Batch
-from .connect import Dial, pack_command, send
+from .connect import pack_command
+from .packing import APART_BYTES, pack_apart
 from .redis_link import RedisLink
 from .refusals import Cure, ReplicasMissing, cure, sentence
 from .scripts import SCRIPTS
-from .trouble import AWAY, FULL, REFUSES, SILENT, Trouble
+from .trouble import AWAY, FULL, REFUSES, SILENT
+from .way import Way, load_scripts
 
 logger = logging.getLogger(__name__)
 
@@ -46,28 +48,6 @@ REFUSED_SECONDS = 0.1
 """Pause after Redis refused something for a reason that passes: full memory or disk, a slot on its way."""
 
 BACKOFF_SECONDS = (0.05, 1.0)
-
-
-class Way(NamedTuple):
-    """How a writer gets to its shard.
-
-    Attributes:
-        dial: Makes a connected redis-py connection without any retry of its own.
-        elsewhere: Whether such a connection leads to the wrong server by now.
-        doubt: Told of errors that another server may not have.
-        trouble: Where the log is told from.
-        shard: Its number.
-        replicas: That have to confirm each pipeline of writes.
-        replicas_ms: Time for them to do so.
-    """
-
-    dial: Dial
-    elsewhere: Callable[[AbstractConnection], Awaitable[bool]]
-    doubt: Callable[[BaseException], None]
-    trouble: Trouble
-    shard: int = 0
-    replicas: int = 0
-    replicas_ms: int = 1000
 
 
 class _Pipeline(NamedTuple):
@@ -219,6 +199,7 @@ class ShardWriter:
         self._pipelines.clear()
         self._confirming = []
         self._taken = 0
+        self._complete = False
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
@@ -266,7 +247,7 @@ class ShardWriter:
         self.pipelines += 1
         in_flight = self.backlog.in_flight
         before = len(in_flight)
-        payload = [packed for batch in batches if (packed := self._try_pack(batch))]
+        payload = [piece for batch in batches for piece in self._try_pack(batch)]
         if not payload:
             return
         way = self._way
@@ -367,13 +348,7 @@ class ShardWriter:
     async def _connect(self) -> AbstractConnection | None:
         try:
             async with asyncio.timeout(EXCHANGE_SECONDS):
-                connection = await self._way.dial()
-                self._connection = connection
-                await self._load_scripts(connection)
-                if self._way.replicas:
-                    mark = ("EVALSHA", SCRIPTS["mark"].sha, 1, self._prefix)
-                    await send(connection, pack_command(mark))
-                    await connection.read_response()
+                connection = self._connection = await self._way.open(self._prefix)
         except (RedisError, OSError, TimeoutError) as exc:
             self._note(AWAY, _words(exc))
             self._way.doubt(exc)
@@ -383,12 +358,6 @@ class ShardWriter:
         self.connected = True
         self._way.trouble.ends(self._way.shard, AWAY)
         return connection
-
-    async def _load_scripts(self, connection: AbstractConnection) -> None:
-        sources = [script.source for script in SCRIPTS.values()]
-        await send(connection, *(pack_command(("SCRIPT", "LOAD", source)) for source in sources))
-        for _ in sources:
-            await connection.read_response()
 
     async def _back_off(self) -> None:
         # The first time at once: a single broken connection costs no more than a round trip.
@@ -408,10 +377,12 @@ class ShardWriter:
             except (RedisError, OSError) as exc:
                 logger.debug("closing a broken connection: %s", exc)
 
-    def _try_pack(self, batch: Batch) -> bytes:
-        """Pack a call and note it as in flight; b"" when a hostile value (a NaN delay, say) forbids that."""
+    def _try_pack(self, batch: Batch) -> Sequence[bytes]:
+        """Pack a call and note it as in flight; nothing where a hostile value (a NaN delay) forbids that."""
+        at = batch.lane.blob_at
         try:
-            packed = pack_command(batch.lane.command(self._prefix, batch.ops))
+            words = batch.lane.command(self._prefix, batch.ops)
+            packed = pack_apart(words) if at and len(words[at]) > APART_BYTES else (pack_command(words),)
         except (TypeError, ValueError, OverflowError) as exc:
             if batch.lane is self.backlog.through:
                 self.backlog.redo += self.backlog.parts(batch)
@@ -419,7 +390,7 @@ class ShardWriter:
                 self.backlog.redo += [batch._replace(ops=[op]) for op in batch.ops]
             else:
                 batch.lane.give_up(batch.ops, f"It can't be stored: {exc}")
-            return b""
+            return ()
         self.backlog.in_flight.append(batch)
         return packed
 
@@ -427,18 +398,16 @@ class ShardWriter:
         backlog, lane, ops = self.backlog, batch.lane, batch.ops
         way = cure(error)
         self.last_error = sentence(error)
-        if lane is backlog.through:
+        if way is Cure.ROOM and backlog.stores(batch):
+            backlog.redo += backlog.parts(batch)  # as new as before: Redis has not begun with it
+            self._hold_submits()
+        elif lane is backlog.through:
             # Either part may be to blame: alone each gets through, or is told why not.
             backlog.repeat([batch])
-            if way is Cure.ROOM:
-                self._hold_submits()
-            elif way is not Cure.NONE:
+            if way is not Cure.NONE:
                 self._refused_by = error
         elif way is Cure.ROOM and lane is backlog.log:
             backlog.log.dropped += len(ops)
-        elif way is Cure.ROOM and lane is backlog.submit:
-            backlog.redo.append(batch)
-            self._hold_submits()
         elif way is not Cure.NONE and not (way is Cure.ROOM and _only_asks(batch, backlog)):
             backlog.redo.append(batch._replace(repeated=True))
             self._refused_by = error
@@ -475,7 +444,7 @@ class ShardWriter:
         way = cure(error)
         if way is Cure.LOAD:
             async with asyncio.timeout(EXCHANGE_SECONDS):
-                await link.ask([pack_command(("SCRIPT", "LOAD", each.source)) for each in SCRIPTS.values()])
+                await link.ask(load_scripts())
             return True
         self._note(REFUSES, self.last_error)
         if way is not Cure.REDIAL:

@@ -12,5 +12,6 @@
     leases.py .......... a worker's leases, credit and unanswered commits
     peer_session.py .... client and worker side; survives connections
     broker_session.py .. broker side of one connection
+    frames.py .......... websocket frames, cut and made by hand
     pump.py ............ between a session and a websocket
 """

@@ -47,6 +47,10 @@ class FrameReader:
         self._fragmented = False  # the library has the beginning of a message
         self._passive = False  # all is for the library from here on
 
+    def pass_on(self) -> None:
+        """Leave all that follows to the library; to be called between two frames."""
+        self._passive = True
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The payloads that are complete with ``data``, and ``Other`` bytes, in order."""
         if self._passive:
@@ -122,15 +126,23 @@ def write_frame(transport: Any, payload: bytes, mask: Mask | None) -> None:
     if length <= _COPIED:
         transport.write(header + payload)
     else:
-        transport.writelines((header, payload))
+        # Not writelines: that of asyncio in early 3.12 and 3.13 never tells that its buffer is full, and
+        # whoever waits for room would wait for nothing, again and again.
+        transport.write(header)
+        transport.write(payload)
 
 
 def between_frames(protocol: Any) -> bool:
-    """Whether the library has nothing of a frame that is not complete; False where it can't be told."""
+    """Whether the library has nothing of a frame that is not complete, and expects more of them.
+
+    False where it can't be told.
+    """
     try:
+        waiting = protocol.parser
+        if waiting.gi_code.co_name != "parse":
+            return False  # after a CLOSE or a fault it drops what comes
         if protocol.reader.buffer or protocol.extensions or protocol.current_size is not None:
             return False
-        waiting = protocol.parser
         while waiting.gi_yieldfrom is not None:
             waiting = waiting.gi_yieldfrom
         # The last of its generators waits for the first byte of a frame, and not for the rest of one.

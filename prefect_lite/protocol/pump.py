@@ -21,6 +21,7 @@ from typing import Any, Final
 from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import (
+    DATA_OPCODES,
     CloseCode,
     Frame,
     Opcode,
@@ -50,6 +51,7 @@ class Pump:
         on_messages: Called with what each frame brought. It must not raise; what it does ends ``run``.
         write_deadline_seconds: A frame that the peer does not take within this time ends the connection.
         on_error: Called once with the fatal error that made this side close, before ``run`` returns.
+        on_sent: Called when frames had to wait for room and the last of them has been taken.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Pump:
         *,
         write_deadline_seconds: float,
         on_error: Callable[[ProtocolError], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> None:
         self._ws = ws
         self._session = session
         self._on_messages = on_messages
         self._on_error = on_error
+        self._on_sent = on_sent
         self._write_deadline = write_deadline_seconds
         self._loop = asyncio.get_running_loop()
         self._flush_scheduled = False
@@ -96,6 +100,7 @@ class Pump:
             await self._read()
         finally:
             self._running = False
+            self._end()
             if self._timer is not None:
                 self._timer.cancel()
             if self._writer is not None:
@@ -130,7 +135,7 @@ class Pump:
                 await asyncio.wait((reading, self._done), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 reading.cancel()
-            if not reading.done():
+            if self._done.done() or not reading.done():
                 return
             try:
                 data = reading.result()
@@ -142,7 +147,9 @@ class Pump:
     def _process_event(self, event: Any) -> None:
         """In place of the library's method: hand complete binary frames over at once."""
         opcode = event.opcode
-        if opcode is not Opcode.BINARY or not event.fin or self._queued or self._done.done():
+        if self._done.done() and opcode in DATA_OPCODES:
+            return  # nobody will take it out of the library's queue
+        if opcode is not Opcode.BINARY or not event.fin or self._queued:
             if opcode is Opcode.BINARY or opcode is Opcode.TEXT:
                 self._queued += 1  # until recv() has returned it, no other may pass
             assert self._by_library is not None
@@ -157,7 +164,12 @@ class Pump:
             self._receive(data)
         except BaseException as exc:
             self._raised = exc
-        if (self._session.closed or self._raised is not None) and not self._done.done():
+        if self._session.closed or self._raised is not None:
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing is handed over any more."""
+        if not self._done.done():
             self._done.set_result(None)
 
     def _cut_frames(self) -> None:
@@ -170,6 +182,8 @@ class Pump:
             for frame in cut.feed(data):
                 if type(frame) is Other:
                     by_library(frame)
+                    if ws.state is not State.OPEN:
+                        cut.pass_on()  # it drops what comes after a CLOSE, or after a fault
                 elif self._queued or self._done.done():
                     self._process_event(Frame(Opcode.BINARY, frame))
                 else:
@@ -237,6 +251,9 @@ class Pump:
             self._give_up()
         except OSError:
             return  # the connection is gone, which recv() reports
+        else:
+            if self._on_sent is not None:
+                self._loop.call_soon(self._on_sent)
         finally:
             self._writer = None
 

@@ -6,10 +6,13 @@ import dataclasses
 import io
 import subprocess
 import sys
+import tempfile
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -17,6 +20,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import harness.run  # noqa: E402
+from harness import driving, venvs  # noqa: E402
+from harness.cases import costs, payloads  # noqa: E402
 from harness.cases.costs import measure_costs  # noqa: E402
 from harness.cases.payloads import measure_payloads  # noqa: E402
 from harness.cases.roundtrip import measure_round_trips  # noqa: E402
@@ -27,7 +32,9 @@ from harness.driving import Driver, PeerFailed  # noqa: E402
 from harness.machine import Reading, conditions_between  # noqa: E402
 from harness.peer_round import PeerRound, percentile  # noqa: E402
 from harness.peers import FOLDER, SHARED, load_peer, peer_names  # noqa: E402
+from harness.plan import Plan  # noqa: E402
 from harness.samples import UNITS, Journal, Sample, make_skip  # noqa: E402
+from harness.scratch import scratch_root  # noqa: E402
 from harness.venvs import NotInstalled  # noqa: E402
 
 SAMPLE_FIELDS = {
@@ -48,6 +55,18 @@ SYNC_CLIENT = """
 
         def value(self, handle, timeout):
             return WRONG if handle == 13 else handle
+"""
+LATE = """
+import time
+from itertools import count
+
+numbers = count()
+
+def late(handle, timeout):
+    if handle >= 7:
+        time.sleep(timeout)
+        raise TimeoutError
+    return handle
 """
 ASYNC_CLIENT = SYNC_CLIENT.replace("SyncClient", "AsyncClient").replace(" def ", " async def ")
 
@@ -145,6 +164,18 @@ def test_a_wrong_value_fails_the_measurement(tmp_path: Path, source: str, mode: 
         driver.stop()
 
 
+@pytest.mark.parametrize("source", [SYNC_CLIENT, ASYNC_CLIENT], ids=["sync", "async"])
+def test_a_measurement_that_takes_too_long_says_how_far_it_came(tmp_path: Path, source: str) -> None:
+    slow = source.replace("WRONG if handle == 13 else handle", "late(handle, timeout)")
+    driver = driver_of(tmp_path, LATE + textwrap.dedent(slow).replace("return arg", "return next(numbers)"))
+    try:
+        driver.ready()
+        with pytest.raises(PeerFailed, match="about 7 of 20 results were there after 0 s"):
+            driver.ask({"do": "burst", "task": "nap", "arg": 1, "count": 20}, 0.3)
+    finally:
+        driver.stop()
+
+
 def test_a_driver_that_can_not_start_says_why(tmp_path: Path) -> None:
     driver = driver_of(tmp_path, "import no_such_library")
     try:
@@ -164,7 +195,9 @@ def small_peer(**changes: Any) -> Peer:
     )
 
 
-def test_prefect_lite_is_measured_for_real() -> None:
+def test_prefect_lite_is_measured_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "IMPORTS", 1)
+    monkeypatch.setattr(payloads, "SIZES", {"1kB": (1_000, 8), "10MB": (1_000_000, 1)})
     samples: list[Sample] = []
     turn = PeerRound(small_peer(), 0, Path(sys.executable), 0.02, samples.append, set())
     try:
@@ -205,7 +238,8 @@ def test_a_peer_that_fails_is_written_down_and_the_run_goes_on(
         return Path(sys.executable)
 
     monkeypatch.setattr(harness.run, "python_of", python_of)
-    plan = harness.run.Plan(("missing", "broken"), ("A", "B"), 2, 0.02, tmp_path / "samples.jsonl")
+    monkeypatch.setattr(driving, "STOP_SECONDS", 0.1)  # it waits for a run that no worker takes
+    plan = Plan(("missing", "broken"), ("A", "B"), 2, 0.02, tmp_path / "samples.jsonl")
     results = harness.run.run(plan, Console(file=io.StringIO()))
     assert list(results["peers"]) == ["missing", "broken"]
     notes = {(sample["case"], sample["variant"]): sample["note"] for sample in results["samples"]}
@@ -234,6 +268,82 @@ def test_a_resumed_run_keeps_complete_parts_only(tmp_path: Path) -> None:
     assert resumed.samples == [skip, kept, growth]
     assert resumed.is_finished(0, "huey")
     assert not resumed.is_finished(1, "huey")
+
+
+def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    journal = Journal(path)
+    skip = make_skip("huey", "A", "async", "functions only")
+    journal.write(skip)
+    with path.open("a") as file:
+        file.write('{"round": 0, "pee')
+    Journal(path).finish(0, "huey")
+    resumed = Journal(path)
+    assert resumed.samples == [skip]
+    assert resumed.is_finished(0, "huey")
+
+
+def test_growth_and_limits_are_measured_in_the_first_round_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[tuple[int, str]] = []
+
+    def note(_run: harness.run.Run, number: int, part: str) -> None:
+        parts.append((number, part))
+
+    monkeypatch.setattr(harness.run.Run, "_measure_part", note)
+    monkeypatch.setattr(harness.run, "python_of", lambda peer: Path(sys.executable))
+    monkeypatch.setattr(harness.run, "versions_of", lambda peer, python: {})
+    plan = Plan(("prefect_lite", "huey"), ("A", "F", "G"), 2, 0.02, tmp_path / "samples.jsonl")
+    harness.run.run(plan, Console(file=io.StringIO()))
+    first = ["limits", "prefect_lite", "huey", "growth"]
+    assert parts == [*((0, part) for part in first), (1, "huey"), (1, "prefect_lite")]
+
+
+# ----------------------------------------------------------------------------------- installation and the end
+
+
+def test_two_runs_make_one_venv_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = load_peer("huey")
+    made: list[Path] = []
+
+    def make(_peer: Peer, folder: Path) -> None:
+        assert not folder.exists()
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").touch()
+        made.append(folder)
+        (folder / "installed.txt").write_text(venvs.stamp_of(peer))
+
+    monkeypatch.setattr(venvs, "FOLDER", tmp_path)
+    monkeypatch.setattr(venvs, "make", make)
+    with ThreadPoolExecutor(4) as pool:
+        pythons = list(pool.map(venvs.python_of, [peer] * 4))
+    assert set(pythons) == {tmp_path / "huey" / "bin" / "python"}
+    assert len(made) == 1
+
+
+def test_a_venv_that_can_not_be_made_is_removed_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(_peer: Peer, folder: Path) -> None:
+        (folder / "bin").mkdir(parents=True)
+        venvs.run_step([sys.executable, "-c", "raise SystemExit('no route to the index')"])
+
+    monkeypatch.setattr(venvs, "FOLDER", tmp_path)
+    monkeypatch.setattr(venvs, "make", make)
+    with pytest.raises(NotInstalled, match="no route to the index"):
+        venvs.python_of(load_peer("huey"))
+    assert not (tmp_path / "huey").exists()
+
+
+def test_nothing_below_the_scratch_root_is_left() -> None:
+    with scratch_root() as root:
+        folder = tempfile.mkdtemp()
+        assert Path(folder).parent == root
+        process = subprocess.Popen(["sleep", "60"], cwd=folder)
+    process.wait(5)
+    assert not psutil.pid_exists(process.pid)
+    assert not root.exists()
 
 
 def test_conditions_are_those_of_the_interval() -> None:

@@ -26,16 +26,13 @@ SIZES = [0, 1, 125, 126, 127, 65_535, 65_536]
 
 
 class Transport:
-    """Keeps what is written to it."""
+    """Keeps what is written. It has no ``writelines``: that of some asyncio never tells that it is full."""
 
     def __init__(self) -> None:
         self.data = b""
 
     def write(self, data: bytes) -> None:
         self.data += data
-
-    def writelines(self, parts: Any) -> None:
-        self.data += b"".join(parts)
 
 
 def open_protocol(masked: bool) -> Any:
@@ -138,6 +135,13 @@ def test_a_beginning_of_a_frame_is_noticed_in_the_library() -> None:
         assert not between_frames(library), length
         library.receive_data(data[length:])
         assert between_frames(library)
+
+
+def test_a_library_that_is_closing_keeps_its_frames() -> None:
+    for end in (Frame(Opcode.CLOSE, b"").serialize(mask=True), b"\x83\x80abcd"):
+        library = open_protocol(True)
+        library.receive_data(end)
+        assert not between_frames(library)
 
 
 def test_a_library_with_another_inside_keeps_its_frames() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import uvloop
 from websockets.asyncio.client import unix_connect
 from websockets.asyncio.server import ServerConnection, unix_serve
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.protocol import State
 
 from prefect_lite.protocol import messages as m
 from prefect_lite.protocol.broker_session import BrokerSession
@@ -414,3 +417,96 @@ class _Clock:
     def call_at(self, when: float, callback: Callable[[], None]) -> Any:
         self._armed.append(when)
         return self._loop.call_at(when, callback)
+
+
+def said(*messages: m.Message) -> bytes:
+    """What a client's socket sends for a frame of these."""
+    return Frame(Opcode.BINARY, encode_frame([*messages])).serialize(mask=True)
+
+
+HELLO = said(m.Hello(0, "client", "default"))
+CLOSE = Frame(Opcode.CLOSE, Close(CloseCode.NORMAL_CLOSURE, "").serialize()).serialize(mask=True)
+UNKNOWN = b"\x83\x80abcd"
+"""A frame of a kind that is not defined."""
+
+
+@pytest.mark.parametrize("before", [0, 1, 2], ids=["at first", "by the library", "by hand"])
+@pytest.mark.parametrize("end", [CLOSE, UNKNOWN], ids=["close", "unknown"])
+def test_what_comes_after_the_end_is_dropped(path: Path, end: bytes, before: int) -> None:
+    """Whoever cuts the frames: the first comes through ``recv``, the next from the library's callback."""
+
+    async def test() -> None:
+        async with (
+            server(path) as sides,
+            unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws,
+        ):
+            frames = [HELLO, said(m.Query(1, "stats")), said(m.Query(2, "stats"))]
+            for frame in frames[:before]:
+                ws.transport.write(frame)
+                await (await ws.ping())
+            late = said(m.Query(3, "stats"))
+            ws.transport.write(frames[before] + end + late)
+            other = await sides.get()
+            while ws.state is State.OPEN:  # the answer to `end` has not come yet
+                await asyncio.sleep(0)
+                with contextlib.suppress(RuntimeError):  # it has
+                    ws.transport.write(late)
+            await other.ws.wait_closed()
+            assert other.seen[1:] == [m.Query(i + 1, "stats") for i in range(before)]
+            ws.transport.abort()
+
+    run(test)
+
+
+def test_nothing_is_handed_over_after_run(path: Path) -> None:
+    """Whoever was cancelled has let go of the session; another connection may use it."""
+
+    async def test() -> None:
+        seen: list[m.Message] = []
+        running: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
+        over = asyncio.Event()
+
+        async def handle(ws: ServerConnection) -> None:
+            session = broker()
+            pump = Pump(ws, session, seen.extend, write_deadline_seconds=1.0)
+            running.set_result(asyncio.create_task(pump.run()))
+            await over.wait()
+
+        async with (
+            unix_serve(handle, str(path), **OPTIONS),
+            unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws,
+        ):
+            await ws.send(encode_frame([m.Hello(0, "client", "default")]))
+            await (await ws.ping())
+            task = await running
+            assert len(seen) == 1
+            task.cancel()
+            await asyncio.wait([task])
+            await ws.send(encode_frame([m.Goodbye("")]))
+            await (await ws.ping())
+            assert len(seen) == 1
+            over.set()
+
+    run(test)
+
+
+def test_a_peer_that_goes_on_after_a_fatal_error_is_heard_to_its_close(path: Path) -> None:
+    """The library would stop reading when its queue, which nobody empties any more, is full."""
+
+    async def test() -> None:
+        async with (
+            server(path) as sides,
+            unix_connect(str(path), "ws://localhost/", proxy=None, **OPTIONS) as ws,
+        ):
+            ws.transport.write(HELLO)
+            await ws.recv()
+            other = await sides.get()
+            broken = Frame(Opcode.BINARY, b"\xc1").serialize(mask=True)
+            ws.transport.write(broken + said(m.Query(1, "stats")) * 100)
+            await other.ws.wait_closed()
+            assert other.errors[0].code == "malformed"
+            assert not other.ws.recv_messages.paused
+            assert not len(other.ws.recv_messages.frames)
+            ws.transport.abort()
+
+    run(test)

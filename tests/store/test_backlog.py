@@ -192,3 +192,17 @@ def test_a_lookup_that_did_not_fit_is_asked_again() -> None:
     shard.lookup("d" * 32)
     (batch,) = shard.backlog.collect()
     assert [op[0][0] for op in batch.ops] == ["b", "c", "d"]
+
+
+def test_an_answer_to_submits_and_a_claim_that_can_t_be_read_has_both_made_again() -> None:
+    for reply in (None, 7, [], [1, 2, 3]):
+        shard = Shard()
+        shard.submit(submission())
+        shard.claim()
+        (batch,) = shard.backlog.collect()
+        assert batch.lane is shard.backlog.through
+        shard.backlog.settle(batch, reply)
+        assert shard.submits == []
+        again = shard.backlog.collect()
+        assert [each.lane.script for each in again] == ["submit", "claim"]
+        assert all(each.repeated for each in again)

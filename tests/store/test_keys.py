@@ -42,6 +42,17 @@ def test_every_script_says_what_it_takes_and_gives(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_script_includes_what_it_uses(name: str) -> None:
+    """A word that is missing would be noticed by the first call that comes to the line."""
+    code = re.sub(r"--.*", "", SCRIPTS[name].source)
+    for path in (FOLDER / "lib").glob("*.lua"):
+        for word in re.findall(r"^local (?:function )?(\w+)", path.read_text(), re.MULTILINE):
+            used = re.search(rf"(?<!function )\b{word}[(\[]", code)
+            made = re.search(rf"^local (?:function )?{word}\b", code, re.MULTILINE)
+            assert not used or (made and made.start() < used.start()), word
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_every_script_says_what_it_may_do(name: str) -> None:
     """Without such a line no script could write while memory is full, not even what makes room."""
     flags = " flags=allow-oom"

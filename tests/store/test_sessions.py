@@ -267,7 +267,7 @@ async def test_a_slow_reaper_still_reaps(make_driver: MakeDriver) -> None:
     await driver.claim()
     await driver.tick()
     driver.end_lease("w1")
-    driver.client.incrby(driver.prefix + "tick", -8900)
+    driver.client.incrby(driver.prefix + "tick", -8000)
     assert [event.run_id for event in await driver.reap()] == [run]
     driver.client.incrby(driver.prefix + "tick", -9100)
     await driver.worker("w2")

@@ -34,6 +34,23 @@ def statuses(replies: list[Any]) -> list[str]:
     return [reply.status for reply in replies]
 
 
+async def test_what_nobody_here_serves_is_not_in_the_way(driver: Driver, answers: list[str]) -> None:
+    await driver.worker()
+    foreign = [submission(key=f"tasks.other{number}") for number in range(3)]
+    for msg in foreign:
+        await driver.submit(msg)
+    _, claimed = await driver.write_through([submission()])
+    assert answers == ["all"]
+    assert len(claimed.runs) == 1
+    assert claimed.drained
+    # But so many that they are not all looked at are
+    for number in range(70):
+        await driver.submit(submission(key=f"tasks.more{number}"))
+    _, claimed = await driver.write_through([submission()])
+    assert answers == ["all", "usual"]
+    assert len(claimed.runs) == 1
+
+
 @EVERYWHERE
 async def test_what_a_worker_waits_for_never_stands_in_a_list(driver: Driver, answers: list[str]) -> None:
     # Given a worker with credit, and nothing queued
@@ -77,7 +94,7 @@ async def test_as_many_runs_as_credit(driver: Driver, answers: list[str]) -> Non
     await driver.worker()
     _, claimed = await driver.write_through([submission(), submission()], limit=2)
     assert answers == ["all"]
-    assert not claimed.drained, "there may be more: the claim did not look"
+    assert claimed.drained, "nothing else was ready: a worker of one slot must not ask after each run"
 
 
 async def test_what_stands_before_them_is_taken_first(driver: Driver, answers: list[str]) -> None:
@@ -213,10 +230,26 @@ async def test_while_memory_is_full_the_claim_is_answered(driver: Driver, answer
     assert answers == []
 
 
+async def test_a_run_that_is_stored_already_is_not_new_after_a_refusal_for_memory(driver: Driver) -> None:
+    """The refused call did nothing, so the record is not its own: the run may have ended long ago."""
+    await driver.worker()
+    msg = submission()
+    await driver.write_through([msg])
+    driver.client.config_set("maxmemory", 1)
+    replies: list[Any] = []
+    try:
+        driver.store.submit(msg, replies.append)
+        await driver.claim()
+    finally:
+        driver.client.config_set("maxmemory", 0)
+    await until(lambda: replies)
+    assert statuses(replies) == ["exists"]
+
+
 async def test_a_key_of_a_foreign_type_harms_one_of_the_two(driver: Driver) -> None:
     await driver.worker()
     driver.client.set(f"{driver.prefix}ready:{KEY}:0", "foreign")
-    driver.client.zadd(driver.prefix + "open", {"tasks.other:0": 1})
+    driver.client.zadd(driver.prefix + "open", {f"{KEY}:9": 1})
     stored, claimed = await driver.write_through([submission()])
     assert statuses(stored) == ["unavailable"]
     assert claimed.status == "ok"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect_lite_broker import packing, writer
+from prefect_lite_broker.connect import pack_command
 from prefect_lite_broker.store import UNREAD, ClaimedRun, SubmitReply
 
 from prefect_lite.exceptions import ConfigurationError, StoreUnavailable
@@ -395,3 +398,28 @@ async def test_several_shards(make_driver: MakeDriver) -> None:
     assert {(await driver.finish(run)).status for run in taken} == {"ok"}
     assert set(await driver.types(ids)) == {"COMPLETED"}
     assert await driver.store.close_session("w1", resumed.epoch) == []
+
+
+async def test_a_large_body_or_result_is_not_copied_for_redis(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+
+    def counted(words: tuple[Any, ...]) -> bytes:
+        packed = pack_command(words)
+        lengths.append(len(packed))
+        return packed
+
+    for module in (writer, packing):
+        monkeypatch.setattr(module, "pack_command", counted)
+    alone, through, result = (os.urandom(3 << 20) for _ in range(3))
+    await driver.worker()
+    await driver.submit(submission(body=alone), submission(), submission(body=b"\r\n" * 40_000))
+    runs = [*await driver.claim(), *await driver.claim()]  # a claim takes only so many bytes
+    assert [run.body for run in runs] == [alone, b"body", b"\r\n" * 40_000]
+    _, reply = await driver.write_through([submission(body=through)])
+    assert [run.body for run in reply.runs] == [through]
+    await asyncio.gather(*(driver.finish(run, result=result) for run in runs))
+    assert (await driver.state(runs[1].run_id)).result == result
+    assert max(lengths) < 200_000
+    driver.audit()

@@ -265,6 +265,7 @@ class WorkerApp:
             parts.work.close()
             parts.pool.stop()
             parts.loops.stop()
+            parts.execution.close()
             if self._pipe is not None:
                 self._pipe.detach(loop)
             if self._status is not None:

@@ -49,6 +49,7 @@ class Parts(NamedTuple):
 
     loop: asyncio.AbstractEventLoop
     leases: Leases
+    execution: Execution
     pool: ThreadPool
     loops: Loops
     work: WorkerConnection
@@ -95,4 +96,4 @@ def assemble(
         session, settings, "worker", on_messages=work.on_messages, on_up=on_up, on_down=on_down
     )
     work.schedule_flush, work.at_once = connection.schedule_flush, connection.at_once
-    return Parts(asyncio.get_running_loop(), leases, pool, loops, work, connection, reporter)
+    return Parts(asyncio.get_running_loop(), leases, execution, pool, loops, work, connection, reporter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prefect_lite import envelope
@@ -21,6 +22,7 @@ from prefect_lite.engine import (
     drive_sync,
     is_bind_error,
     retried,
+    stopped_outcome,
 )
 from prefect_lite.exceptions import (
     CrashedRun,
@@ -35,6 +37,7 @@ from prefect_lite.logging import get_logger
 from prefect_lite.options import Options, applied
 from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Finish, Release, Retry
+from prefect_lite.serializers import encode
 from prefect_lite_worker.desk import Desk, Ended
 from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, ThreadRun
 from prefect_lite_worker.reporting import sendable
@@ -45,6 +48,13 @@ monotonic = time.monotonic
 
 MAX_MESSAGE = 2_000
 """Characters of a state's message; the exception itself travels whole."""
+
+LONG_BYTES = 256 * 1024
+"""From here on a payload is verified and signed beside the event loop: 10 MB held up all that runs there for
+twice 6 ms on an idle machine, and for 40 on a busy one. In shorter ones the change of threads costs more."""
+
+SIGNING_THREADS = 2
+"""For all loops together. No code of the user runs in them, so nothing can hold them up."""
 
 
 class Execution:
@@ -67,6 +77,11 @@ class Execution:
         self._namespace = namespace
         self.max_payload_bytes = max_payload_bytes
         self._changed: dict[tuple[int, str], Options] = {}
+        self._beside = ThreadPoolExecutor(SIGNING_THREADS, "prefect-lite-signing")
+
+    def close(self) -> None:
+        """Start no threads any more; what ends from here on is of no effect."""
+        self._beside.shutdown(wait=False)
 
     def in_thread(self, run: ThreadRun) -> None:
         """Execute a function; the context is this thread's for the time being."""
@@ -86,10 +101,10 @@ class Execution:
             return
         run.handle = asyncio.current_task(loop)  # asking which loop runs is a system call until Python 3.12
         try:
-            context = self._open(run)
+            context = self._open(run) if len(run.body) < LONG_BYTES else await self._open_beside(run, loop)
             if context is not None:
                 enter_run(context)
-                self._close(run, context, await drive_async(context, run))
+                self._close(run, context, await drive_async(context, run), beside=True)
         except GeneratorExit:
             raise  # the loop is being thrown away
         except BaseException as exc:
@@ -107,12 +122,52 @@ class Execution:
         finally:
             leave_run(token)
 
-    def _open(self, run: ActiveRun) -> TaskRunContext | None:
-        """Verify and decode the call; None when the run has ended over it, or first needs other outcomes."""
+    async def _open_beside(self, run: LoopRun, loop: asyncio.AbstractEventLoop) -> TaskRunContext | None:
+        """``_open`` for a long call, which is verified in another thread; the loop goes on meanwhile."""
+        try:
+            verified = await loop.run_in_executor(self._beside, self._verify, run)
+        except asyncio.CancelledError:
+            run.stop = (
+                run.stop or HAND_BACK
+            )  # the program's loop ends, and with it everything that runs there
+        except RuntimeError:
+            return self._open(run)  # the worker or the interpreter ends
+        else:
+            if run.stop is None:
+                return self._open(run, verified)
+        self._let_go(run, run.stop)
+        return None
+
+    def _verify(self, run: ActiveRun) -> envelope.Verified | EnvelopeRejected:
+        try:
+            return envelope.verify_call(self._keyring, self._namespace, run.task_key, run.run_id, run.body)
+        except EnvelopeRejected as exc:
+            return exc
+
+    def _let_go(self, run: ActiveRun, reason: str) -> None:
+        """End a run that was stopped before its code has started."""
+        outcome = stopped_outcome(run.task.name, reason, None, started=False)
+        if outcome.kind != "given_up":
+            self._desk.end(Ended(run, self.failure(run, outcome, 0.0), outcome, 0.0))
+            return
+        message = Release(run.run_id, run.token) if reason == HAND_BACK else None
+        self._desk.end(Ended(run, message, outcome, 0.0))
+
+    def _open(
+        self, run: ActiveRun, verified: envelope.Verified | EnvelopeRejected | None = None
+    ) -> TaskRunContext | None:
+        """Verify and decode the call; None when the run has ended over it, or first needs other outcomes.
+
+        Args:
+            run: The run.
+            verified: What ``_verify`` has found, if it was asked.
+        """
         task = run.task
         try:
-            call = run.call or envelope.open_call(
-                self._keyring, self._namespace, run.task_key, run.run_id, run.body
+            call = run.call or (
+                envelope.open_call(self._keyring, self._namespace, run.task_key, run.run_id, run.body)
+                if verified is None
+                else self._decode(verified)
             )
             args, kwargs, changes = call
             if type(call) is envelope.LinkedCall:
@@ -147,6 +202,11 @@ class Execution:
         context = run.context = TaskRunContext(task, options, record, args, kwargs, run)
         return context
 
+    def _decode(self, verified: envelope.Verified | EnvelopeRejected) -> envelope.Call:
+        if isinstance(verified, EnvelopeRejected):
+            raise verified
+        return envelope.decode_verified(self._keyring, verified)
+
     def _need(self, run: ActiveRun, call: envelope.LinkedCall) -> None:
         """Have the outcomes fetched that the call has placeholders for; nothing here waits for them."""
         run.call = call
@@ -164,19 +224,28 @@ class Execution:
         return options
 
     def _close(
-        self, run: ActiveRun, context: TaskRunContext, outcome: Outcome, seconds: float | None = None
+        self,
+        run: ActiveRun,
+        context: TaskRunContext,
+        outcome: Outcome,
+        seconds: float | None = None,
+        *,
+        beside: bool = False,
     ) -> None:
-        """Seal the outcome and put it on the desk."""
+        """Seal the outcome and put it on the desk; with ``beside``, a long one soon, from another thread."""
         if seconds is None:
             seconds = monotonic() - run.started
         kind = outcome.kind
         if kind == "completed":
-            sealed = self._seal_value(run, outcome)
-            if isinstance(sealed, Outcome):
-                self._fail(run, sealed.error, sealed.message, seconds)
+            try:
+                codec, payload = encode(outcome.value, allow_pickle=self._keyring.signs)
+            except Exception as exc:
+                self._not_serializable(run, exc, seconds)
                 return
-            finish = Finish(run.run_id, run.token, "COMPLETED", "Completed", "", run.attempt, seconds, sealed)
-            self._desk.end(Ended(run, finish, outcome, seconds))
+            if beside and len(payload) >= LONG_BYTES:
+                self._complete_beside(run, outcome, seconds, codec, payload)
+            else:
+                self._complete(run, outcome, seconds, codec, payload)
         elif kind == "given_up":
             message = Release(run.run_id, run.token) if run.stop == HAND_BACK else None
             self._desk.end(Ended(run, message, outcome, seconds))
@@ -197,23 +266,45 @@ class Execution:
         else:
             self._desk.end(Ended(run, self.failure(run, outcome, seconds), outcome, seconds))
 
-    def _seal_value(self, run: ActiveRun, outcome: Outcome) -> bytes | Outcome:
+    def _complete(self, run: ActiveRun, outcome: Outcome, seconds: float, codec: int, payload: bytes) -> None:
+        """Sign the encoded value and put it on the desk."""
+        key, run_id = run.task_key, run.run_id
         try:
-            sealed = envelope.seal_value(
-                self._keyring, self._namespace, run.task_key, run.run_id, outcome.value
+            sealed = envelope.seal(
+                self._keyring, envelope.RESULT, self._namespace, key, run_id, codec, envelope.VALUE, payload
             )
         except Exception as exc:
-            text = f"The result of {run.task_key} can't be serialized: {exc}"
-            error = SerializationError(text)
-            error.__cause__ = exc
-            return Outcome("failed", error=error, message=text)
-        if len(sealed) <= self.max_payload_bytes:
-            return sealed
-        text = (
-            f"The result of {run.task_key} has {len(sealed):,} bytes; at most {self.max_payload_bytes:,} "
-            "are allowed (PREFECT_LITE_MAX_PAYLOAD_BYTES)."
-        )
-        return Outcome("failed", error=PayloadTooLarge(text, run_id=run.run_id), message=text)
+            self._not_serializable(run, exc, seconds)
+            return
+        if len(sealed) > self.max_payload_bytes:
+            text = (
+                f"The result of {key} has {len(sealed):,} bytes; at most {self.max_payload_bytes:,} "
+                "are allowed (PREFECT_LITE_MAX_PAYLOAD_BYTES)."
+            )
+            self._fail(run, PayloadTooLarge(text, run_id=run_id), text, seconds)
+            return
+        finish = Finish(run_id, run.token, "COMPLETED", "Completed", "", run.attempt, seconds, sealed)
+        self._desk.end(Ended(run, finish, outcome, seconds))
+
+    def _complete_beside(self, run: ActiveRun, *encoded: Any) -> None:
+        """``_complete`` in another thread, which the run's coroutine need not wait for."""
+
+        def complete() -> None:
+            try:
+                self._complete(run, *encoded)
+            except BaseException as exc:
+                self._broken(run, exc)
+
+        try:
+            self._beside.submit(complete)
+        except RuntimeError:
+            complete()  # the worker or the interpreter ends
+
+    def _not_serializable(self, run: ActiveRun, exc: Exception, seconds: float) -> None:
+        text = f"The result of {run.task_key} can't be serialized: {exc}"
+        error = SerializationError(text)
+        error.__cause__ = exc
+        self._fail(run, error, text, seconds)
 
     def failure(self, run: ActiveRun, outcome: Outcome, seconds: float) -> Finish:
         """FINISH for anything but success. The connection thread calls it too, for errors of our own."""

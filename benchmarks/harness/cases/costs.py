@@ -13,7 +13,9 @@ from harness.usage import ROLES
 
 VARIANT = "noop"
 IMPORTS = 5
-IMPORT_CODE = "import time; started = time.perf_counter(); import app; print(time.perf_counter() - started)"
+IMPORT_CODE = (
+    "import time; started = time.perf_counter(); import adapter; print(time.perf_counter() - started)"
+)
 
 
 def measure_costs(turn: PeerRound, throughputs: list[Throughput]) -> None:
@@ -41,7 +43,7 @@ def _measure(turn: PeerRound, variant: str, throughputs: list[Throughput]) -> No
 
 
 def _import_seconds(turn: PeerRound) -> tuple[float, Conditions]:
-    """The median of fresh processes that import the library and declare the tasks."""
+    """The median of fresh processes that do what every client does: import the library and the tasks."""
     session = turn.session("noop")
     before = read_machine()
     times: list[float] = []

@@ -38,7 +38,7 @@ def _measure_beside(turn: PeerRound, variant: str) -> None:
         "do": "beside",
         "task": turn.task("noop"),
         "payload_task": turn.task("echo"),
-        "size": 10_000_000,
+        "size": SIZES["10MB"][0],
     }
     first = turn.measure("noop", request | {"count": 1}).answer["payload_seconds"][0]
     measured = turn.measure("noop", request | {"count": clamp(turn.seconds / first, FEWEST, 20)})

@@ -20,11 +20,12 @@ def measure_round_trips(turn: PeerRound) -> None:
 
 
 def _measure(turn: PeerRound, kind: str) -> None:
+    layout = "roundtrip" if "roundtrip" in turn.peer.layouts else "noop"
     request = {"do": "round_trips", "task": turn.task("noop", kind)}
-    first = turn.measure("noop", request | {"count": 3}).answer["seconds"]
-    warm = first if sum(first) > 1 else turn.measure("noop", request | {"count": WARM_UP}).answer["seconds"]
+    first = turn.measure(layout, request | {"count": 3}).answer["seconds"]
+    warm = first if sum(first) > 1 else turn.measure(layout, request | {"count": WARM_UP}).answer["seconds"]
     budget = PATIENCE * turn.seconds
     count = clamp(budget / (sum(warm) / len(warm)), FEWEST, min(ROUND_TRIPS, int(ROUND_TRIPS * turn.seconds)))
-    measured = turn.measure("noop", request | {"count": count})
+    measured = turn.measure(layout, request | {"count": count})
     values = latencies_ms(measured.answer["seconds"], "p50_ms", "p95_ms", "p99_ms")
     turn.record("B", kind, values, count, measured.conditions)

@@ -8,12 +8,17 @@ import work
 from huey import RedisHuey
 from redis import ConnectionPool, UnixDomainSocketConnection
 
+# Each thread holds one: redis-py's own limit is 100.
+CONNECTIONS = 2000
+
 huey = RedisHuey(
     "bench",
     blocking=True,
     notify_result=True,
     connection_pool=ConnectionPool(
-        connection_class=UnixDomainSocketConnection, path=os.environ["BENCH_REDIS_SOCKET"]
+        connection_class=UnixDomainSocketConnection,
+        path=os.environ["BENCH_REDIS_SOCKET"],
+        max_connections=CONNECTIONS,
     ),
 )
 

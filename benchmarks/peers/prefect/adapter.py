@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import api
 import app
 from client import SyncClient
@@ -18,4 +20,12 @@ class CLIENT(SyncClient):
         return list(app.TASKS[task].map(args, deferred=True))
 
     def value(self, handle, timeout):
-        return handle.result(timeout=timeout)
+        ends = time.monotonic() + timeout
+        while True:
+            try:
+                return handle.result(timeout=max(0.001, ends - time.monotonic()))
+            except RuntimeError as error:
+                # Raised instead of waiting as long as the server has not recorded the run's first state.
+                if "has no state" not in str(error) or time.monotonic() > ends:
+                    raise
+                time.sleep(0.01)

@@ -10,6 +10,7 @@ from saq.job import TERMINAL_STATUSES, Status
 POLL_ONE = 0.001
 POLL_MANY = 0.01
 LOOK_AT = 100
+SWEPT_SECONDS = 600
 
 
 class SaqClient(AsyncClient):
@@ -22,6 +23,9 @@ class SaqClient(AsyncClient):
 
     async def open(self):
         await queue.connect()
+        # A worker sweeps when it starts, and takes a run that it is just fetching for a stuck one; not while
+        # the last sweep's lock holds.
+        await queue.sweep(lock=SWEPT_SECONDS)
 
     async def close(self):
         await queue.disconnect()

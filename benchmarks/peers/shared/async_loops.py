@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 
-from checks import PATIENCE, check_value, check_values, slices, text_of
+from checks import PATIENCE, PROBE_SECONDS, check_value, check_values, slices, text_of, too_late
 
 
 class AsyncLoops:
@@ -36,10 +36,34 @@ class AsyncLoops:
             sent = await asyncio.gather(*[self._send_each(task, part) for part in parts])
             handles, expected = [h for part in sent for h in part], [a for part in parts for a in part]
         enqueued = time.perf_counter()
-        values = await self.client.values(handles, timeout)
+        values = await self._values(handles, timeout)
         ended = time.perf_counter()
         check_values(values, expected)
         return {"count": len(args), "enqueue_seconds": enqueued - started, "total_seconds": ended - started}
+
+    async def _values(self, handles, timeout):
+        ends = time.monotonic() + timeout
+        try:
+            return await self.client.values(handles, timeout)
+        except Exception as error:
+            if time.monotonic() < ends - PROBE_SECONDS:
+                raise
+            raise too_late(await self._reached(handles), len(handles), timeout) from error
+
+    async def _reached(self, handles):
+        """How many have a result, if they end in the order of their enqueuing."""
+        low, high = 0, len(handles)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if await self._has_result(handles[middle]) else (low, middle)
+        return low
+
+    async def _has_result(self, handle):
+        try:
+            await asyncio.wait_for(self.client.value(handle, PROBE_SECONDS), 5 * PROBE_SECONDS)
+        except Exception:
+            return False
+        return True
 
     async def _send_each(self, task, args):
         send = self.client.send

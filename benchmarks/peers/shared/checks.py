@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+PROBE_SECONDS = 0.2
 PATIENCE = 60.0
 """Seconds until a measurement whose request names no timeout is given up."""
 
@@ -15,6 +16,10 @@ def check_values(values, expected):
     for position, (value, wanted) in enumerate(zip(values, expected, strict=True)):
         if value != wanted:
             raise ValueError(f"run {position} gave {str(value)[:80]!r} instead of {str(wanted)[:80]!r}")
+
+
+def too_late(reached, count, timeout):
+    return TimeoutError(f"about {reached} of {count} results were there after {timeout:.0f} s")
 
 
 def check_value(value, expected):

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from checks import PATIENCE, check_value, check_values, slices, text_of
+from checks import PATIENCE, PROBE_SECONDS, check_value, check_values, slices, text_of, too_late
 
 
 class SyncLoops:
@@ -40,10 +40,34 @@ class SyncLoops:
                 sent = list(pool.map(lambda part: self._send_each(task, part), parts))
                 handles, expected = [h for part in sent for h in part], [a for part in parts for a in part]
             enqueued = time.perf_counter()
-            values = self.client.values(handles, timeout)
+            values = self._values(handles, timeout)
             ended = time.perf_counter()
         check_values(values, expected)
         return {"count": len(args), "enqueue_seconds": enqueued - started, "total_seconds": ended - started}
+
+    def _values(self, handles, timeout):
+        ends = time.monotonic() + timeout
+        try:
+            return self.client.values(handles, timeout)
+        except Exception as error:
+            if time.monotonic() < ends - PROBE_SECONDS:
+                raise
+            raise too_late(self._reached(handles), len(handles), timeout) from error
+
+    def _reached(self, handles):
+        """How many have a result, if they end in the order of their enqueuing."""
+        low, high = 0, len(handles)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._has_result(handles[middle]) else (low, middle)
+        return low
+
+    def _has_result(self, handle):
+        try:
+            self.client.value(handle, PROBE_SECONDS)
+        except Exception:
+            return False
+        return True
 
     def _send_each(self, task, args):
         send = self.client.send

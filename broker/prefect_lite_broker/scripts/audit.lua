@@ -19,8 +19,10 @@
 -- O(keys + list entries looked through). When these are used up (a long list), the runs that are left are for
 -- a later pass, which comes upon them in another order.
 --@include base
+--@include states
 --@include ready
 --@include hints
+--@include closing
 --@include ending
 local shared, count, looks = tonumber(ARGV[1]), ARGV[3], tonumber(ARGV[4])
 local ttl, keep, lease = ARGV[5], ARGV[6], tonumber(ARGV[7])

@@ -6,7 +6,9 @@
 --       k cancelled (now or before), K cancelling, a ended otherwise, u unknown
 -- Ids of cancelled runs stay in their ready list; a claim skips them. O(runs).
 --@include base
+--@include states
 --@include hints
+--@include closing
 --@include ending
 --@include state
 local sender, ttl, keep = ARGV[1], ARGV[2], ARGV[3]

@@ -19,6 +19,7 @@
 --@include base
 --@include ready
 --@include hints
+--@include closing
 --@include ending
 --@include lease
 return lease()

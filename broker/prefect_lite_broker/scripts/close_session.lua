@@ -5,8 +5,10 @@
 -- Returns {more 0|1, task keys that have work again ...}; an unknown or moved session gives {0}.
 -- O(held runs).
 --@include base
+--@include states
 --@include ready
 --@include hints
+--@include closing
 --@include ending
 --@include release
 local session, ttl, keep = ARGV[1], ARGV[3], ARGV[4]

@@ -4,6 +4,7 @@
 -- ARGV  1 how many
 -- Returns per run: id, state. O(runs).
 --@include base
+--@include states
 --@include state
 local out = {}
 for _, run in ipairs(call('ZRANGE', P .. 'dead', 0, ARGV[1] - 1, 'REV')) do

@@ -6,6 +6,7 @@
 --       may be left than is returned. {} for one that has not ended: it leaves `unblock`.
 -- O(runs + what is returned).
 --@include base
+--@include states
 --@include dependents
 local left, out = tonumber(ARGV[1]), {}
 for i = 2, #ARGV do

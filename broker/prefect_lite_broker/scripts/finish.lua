@@ -9,7 +9,7 @@
 -- O(runs): one HMGET, one HSET, one SET or UNLINK and one PEXPIRE per run, one HDEL per session.
 --@include base
 --@include hints
---@include ending
+--@include closing
 --@include commit
 local sender, ttl, keep = ARGV[1], ARGV[2], ARGV[3]
 local out, n, ended = { now }, 1, {}

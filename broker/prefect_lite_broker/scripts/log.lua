@@ -5,6 +5,7 @@
 -- Returns nothing. They live as long as the run's record, and no shorter than usual while it may still
 -- write. Not worth the last memory: refused when it is full. O(lines).
 --@include base
+--@include states
 local most, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])
 local i = 3
 while i <= #ARGV do

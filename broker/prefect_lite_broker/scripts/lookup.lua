@@ -5,6 +5,7 @@
 -- Returns per run what lib/state.lua says, or 0 when it is to be asked for again: the answer is full. The
 -- first one always gets its answer. O(runs).
 --@include base
+--@include states
 --@include state
 local out, left = {}, tonumber(ARGV[1])
 for i = 2, #ARGV do

@@ -6,8 +6,10 @@
 --       number of task keys, task keys ..., then per expired run: run id, state}
 -- O(runs).
 --@include base
+--@include states
 --@include ready
 --@include hints
+--@include closing
 --@include ending
 --@include state
 local limit, ttl, keep = tonumber(ARGV[1]), ARGV[2], ARGV[3]

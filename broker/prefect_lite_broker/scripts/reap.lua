@@ -7,8 +7,11 @@
 --       outcome: ready, suspect, cancelled, crashed
 -- O(sessions past their deadline + runs).
 --@include base
+--@include states
 --@include ready
 --@include hints
+--@include closing
+--@include burial
 --@include ending
 --@include state
 local lease, max_lost, group_max, left = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -9,9 +9,10 @@
 --       d it is delayed (text: ms); f it has just ended (state); e it does not need the parent (any more)
 -- A pair that is resolved already changes nothing. O(pairs).
 --@include base
+--@include states
 --@include ready
 --@include hints
---@include ending
+--@include closing
 --@include state
 local sender, ttl, keep = ARGV[1], ARGV[2], ARGV[3]
 local out, ended, queues, keys = {}, {}, {}, {}

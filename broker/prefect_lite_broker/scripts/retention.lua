@@ -5,7 +5,7 @@
 -- ARGV  1 most dead runs, 2 record ttl ms, 3 limit
 -- Returns {more 0|1, how many entries were removed}. O(limit).
 --@include base
---@include ending
+--@include burial
 local most, ttl, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local removed, left = 0, limit
 local over = call('ZCARD', P .. 'dead') - most

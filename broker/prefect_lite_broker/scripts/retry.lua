@@ -6,8 +6,10 @@
 -- Returns per run: status o|a|c|s, descriptor, its state when it ended else ''
 -- O(runs).
 --@include base
+--@include states
 --@include ready
 --@include hints
+--@include closing
 --@include ending
 --@include state
 --@include commit

@@ -6,6 +6,7 @@
 --       need it any more, parents it has let go}
 -- Returns per run 1 when it has ended and more is left to do, else 0. O(children + parents).
 --@include base
+--@include states
 local ttl, out = ARGV[1], {}
 for i = 2, #ARGV do
   local run, told, gone, freed = unpack(cmsgpack.unpack(ARGV[i]))

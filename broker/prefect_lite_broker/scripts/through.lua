@@ -1,20 +1,22 @@
 #!lua
 -- Stores pending runs and answers the claim that comes with them, as submit.lua and then claim.lua do.
 --
--- Where nothing waits that the claim would have to take first (no list is open, all runs are new, plain and of
--- one queue), as many of them as the claim takes are leased as they are stored: they never stand in a list.
+-- Where nothing waits that the claim would have to take first (no list of what the session serves is open, all
+-- runs are new, plain and of one queue), as many of them as the claim takes are leased as they are stored: they
+-- never stand in a list.
 -- KEYS  1 prefix
 -- ARGV  1 to 9 those of claim.lua, 10 and following those of submit.lua
 -- Returns 1 when all are new and leased in their order, their tokens numbered from 1; else {what submit.lua
 --       returns, what claim.lua returns}, or {what submit.lua returns of the others, number of runs} when as
 --       many of the first have been leased so.
 -- Nobody repeats this call: submit.lua and claim.lua take the same ARGV, and both know what it has done.
--- O(open lists + runs + parents); one EXISTS, one MSET and two HSET for the runs leased at once, one HSET each.
+-- O(open lists + runs + parents); one EXISTS, one MSET and two HSET for the runs leased at once, one HSET each;
+-- one EXISTS and one ZRANGE more where lists of others are open.
 --@include base
 local FIRST = 12 -- place of the first run in ARGV
 
--- Whether a claim has to find all of these runs, in this order, and nothing before them.
-local function straight(q)
+-- Whether all of these runs are new, plain and of one queue; the second value: no list at all is open.
+local function alike(q)
   local rks, seen = { P .. 'open', P .. 'orphans' }, {}
   for i = FIRST, #ARGV, 6 do
     local run = ARGV[i]
@@ -22,17 +24,28 @@ local function straight(q)
     seen[run] = true
     rks[#rks + 1] = P .. 'r:' .. run
   end
-  return #rks - 2 <= tonumber(ARGV[11]) and call('EXISTS', unpack(rks)) == 0
+  if #rks - 2 > tonumber(ARGV[11]) then return false end
+  local there = call('EXISTS', unpack(rks))
+  if there == 0 then return true, true end
+  return there == 1 and call('EXISTS', rks[1]) == 1, false
 end
 
-local function served(q)
+-- Whether the claim would find these runs, in their order, and nothing before them: its session serves them, and
+-- no list of a task key that it serves is open.
+local function straight(q, nothing_open)
   local s = call('HMGET', P .. 's:' .. ARGV[1], 'e', 'n', 'k')
   if s[1] ~= ARGV[2] or tonumber(ARGV[3]) <= tonumber(s[2]) or not s[3] then return false end
-  local task = string.sub(q, 1, -3)
+  local serves = {}
   for _, key in ipairs(cmsgpack.unpack(s[3])) do
-    if key == task then return true end
+    serves[key] = true
   end
-  return false
+  if not serves[string.sub(q, 1, -3)] then return false end
+  if nothing_open then return true end
+  local open = call('ZRANGE', P .. 'open', 0, 63)
+  for _, list in ipairs(open) do
+    if serves[string.sub(list, 1, -3)] then return false end
+  end
+  return #open < 64
 end
 
 -- As in submit.lua the records come after what may fail, and after them what tells the claim's repeat.
@@ -59,7 +72,8 @@ local function lease_at_once(q, count)
 end
 
 local q, taken = ARGV[FIRST + 1], 0
-if straight(q) and served(q) then
+local plain, nothing_open = alike(ARGV[FIRST + 1])
+if plain and straight(q, nothing_open) then
   local count = (#ARGV - FIRST + 1) / 6
   taken = math.min(count, tonumber(ARGV[4]))
   if taken > 0 then lease_at_once(q, taken) end
@@ -69,6 +83,7 @@ end
 --@include hints
 --@include store
 if taken > 0 then return { store(10, taken), taken } end
+--@include closing
 --@include ending
 --@include lease
 return { store(10, 0), lease() }

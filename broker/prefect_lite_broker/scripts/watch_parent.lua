@@ -6,6 +6,7 @@
 -- A parent that has ended is registered with all the same, and put into `unblock`, so that the pair is seen
 -- to by somebody else should this caller be gone. Its record stays from here on. O(pairs).
 --@include base
+--@include states
 --@include dependents
 local wait, out, outcomes, children = tonumber(ARGV[1]), {}, {}, {}
 for i = 2, #ARGV, 2 do

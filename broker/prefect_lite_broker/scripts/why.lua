@@ -6,6 +6,7 @@
 --       the first few of them ...}; {} when unknown.
 -- O(100,000) at most: the place is looked for that far from the head; O(parents) of a blocked run.
 --@include base
+--@include states
 --@include ready
 --@include state
 local state = state_of(ARGV[1])

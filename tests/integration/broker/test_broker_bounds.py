@@ -22,6 +22,7 @@ from prefect_lite.protocol.messages import (
     Chunk,
     Done,
     Error,
+    Finish,
     Log,
     Query,
     Run,
@@ -76,6 +77,72 @@ async def test_a_peer_that_falls_far_behind_is_cut(
 
     await until(more, what="the cut")
     assert not hub_of(patient).peers
+
+
+@pytest.fixture
+async def unpolled(make_bench: BenchMaker) -> Bench:
+    """A patient broker that never looks for what it forgot to tell."""
+    bench = await make_bench(
+        write_deadline_seconds=300.0,
+        lease_seconds=300.0,
+        renew_seconds=100.0,
+        poll_seconds=300.0,
+        max_payload_bytes=32 * 1024 * 1024,
+    )
+    await bench.broker()
+    return bench
+
+
+async def in_pieces(peer: RawPeer, stream: int, length: int) -> Any:
+    """Send a blob ahead of the message that refers to it; returns what stands for it there."""
+    for seq, start in enumerate(range(0, length, CHUNK_BYTES)):
+        await peer.send(Chunk(stream, seq, b"x" * min(CHUNK_BYTES, length - start)))
+    return stream
+
+
+async def ended_with(bench: Bench, client: RawPeer, *lengths: int) -> list[str]:
+    """Runs that ``client`` watches and that have ended with results of these lengths."""
+    worker = await bench.worker()
+    run_ids: list[str] = []
+    for length in lengths:
+        run_id = await (await bench.client()).submit()
+        await client.send(Watch([run_id]))
+        run = await worker.expect(Run)
+        await until(lambda run_id=run_id: run_id in hub_of(bench).watches._watchers)
+        result = b"x" * length if length <= CHUNK_BYTES else await in_pieces(worker, 1, length)
+        await worker.send(Finish(run_id, run.token, "COMPLETED", "", "", 1, 0.0, result))
+        await worker.expect(Done)
+        run_ids.append(run_id)
+    return run_ids
+
+
+async def test_a_small_result_does_not_wait_for_a_large_one(unpolled: Bench) -> None:
+    client, _ = await slow_client(unpolled)
+    _, small = await ended_with(unpolled, client, 10_000_000, 10)
+    client.ws.transport.resume_reading()
+    assert (await client.expect(RunState)).run_id == small
+
+
+async def test_what_was_left_in_the_store_comes_when_the_peer_has_read(unpolled: Bench) -> None:
+    client, peer = await slow_client(unpolled)
+    first, second = await ended_with(unpolled, client, 10_000_000, 100_000)
+    assert peer.owed
+    client.ws.transport.resume_reading()
+    assert [(await client.expect(RunState)).run_id for _ in range(2)] == [first, second]
+
+
+async def test_a_worker_gets_its_next_run_when_it_has_read_a_large_one(unpolled: Bench) -> None:
+    before = set(hub_of(unpolled).peers)
+    worker = await unpolled.worker()
+    (peer,) = hub_of(unpolled).peers - before
+    worker.ws.transport.pause_reading()
+    client = await unpolled.client()
+    large = await client.submit(body=await in_pieces(client, 1, 10_000_000))
+    await until(lambda: peer.wire.has_data)
+    small = await client.submit()
+    assert peer.credit == 0
+    worker.ws.transport.resume_reading()
+    assert [(await worker.expect(Run)).run_id for _ in range(2)] == [large, small]
 
 
 async def test_a_question_counts_until_its_answer_has_left(

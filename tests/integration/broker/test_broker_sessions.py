@@ -74,6 +74,37 @@ async def test_a_worker_resumes_with_what_it_holds(bench: Bench) -> None:
     assert (await again.expect(Done)).answers == [[kept.run_id, kept.token, "ok"]]
 
 
+async def test_a_worker_that_vanishes_before_its_done_asks_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DONE waits for something to ride with; here that never comes."""
+    monkeypatch.setattr("prefect_lite_broker.hub.DONE_SECONDS", 3600.0)
+    client, first = await bench.client(), await bench.stranger("worker")
+    welcome = await first.hello("worker", bench.namespace)
+    await first.serve("tasks.add", limit=1)
+    run_id = await client.submit()
+    await client.send(Watch([run_id]))
+    (run,) = await first.runs(1)
+    finish = Finish(run.run_id, run.token, "COMPLETED", "", "", 1, 0.0, None)
+    await first.send(finish)
+    await client.expect(RunState)  # it is durable
+    # A heartbeat in between still names the run, and takes its DONE along.
+    await first.send(Renew(1, [[run.run_id, run.token]]))
+    assert (await first.expect(Done)).answers == [[run_id, run.token, "ok"]]
+    other_id = await client.submit()
+    await client.send(Watch([other_id]))
+    await first.send(Ready(2))
+    (other,) = await first.runs(1)
+    await first.send(Finish(other.run_id, other.token, "COMPLETED", "", "", 1, 0.0, None))
+    await client.expect(RunState)
+    first.drop()
+    again = await bench.stranger("worker")
+    resumed = await again.hello("worker", bench.namespace, welcome.session, welcome.secret)
+    assert (resumed.resumed, resumed.held) == (True, [])
+    await again.send(Finish(other.run_id, other.token, "COMPLETED", "", "", 1, 0.0, None))
+    assert (await again.expect(Done)).answers == [[other_id, other.token, "already"]]
+
+
 async def test_resuming_elsewhere_closes_the_older_connection(make_bench: BenchMaker) -> None:
     bench = await make_bench()
     await bench.broker()

@@ -66,6 +66,7 @@ class Worker:
 
     def unseated(self, status: str) -> None:
         self.status = status
+        self.closing = True
 
 
 def runs(count: int, *, lost: int = 0, key: str = "tasks.add") -> list[ClaimedRun]:
@@ -331,6 +332,29 @@ async def test_a_session_elsewhere_is_told(status: str) -> None:
     dispatch.run()
     claims.take()[0].done(ClaimReply(status, [], True))
     assert worker.status == status
+
+
+@pytest.mark.parametrize("end", ["moved", "unknown", "left", "closing"])
+async def test_a_run_whose_claim_found_no_session_wakes_another_worker(end: str) -> None:
+    claims = Claims()
+    dispatch = dispatch_with(claims)
+    first, second = Worker("a", 5), Worker("b", 5)
+    seats = [drained_seat(dispatch, claims, worker) for worker in (first, second)]
+    # Given a claim for the one run that was submitted
+    wake(dispatch, 1)
+    dispatch.run()
+    (claim,) = claims.take()
+    worker = first if claim.session == "a" else second
+    # When its session turns out to be elsewhere or over
+    if end == "left":
+        dispatch.leave(seats[worker is second])
+    worker.closing = end == "closing"
+    claim.done(ClaimReply("moved" if end == "moved" else "unknown", [], True))
+    dispatch.run()
+    # Then the other worker asks for the run
+    (other,) = claims.take()
+    assert other.session != claim.session
+    assert worker.status == ("" if end in ("left", "closing") else end)
 
 
 async def test_poll_asks_each_key_through_one_worker() -> None:

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 from prefect_lite_broker import watches as module
+from prefect_lite_broker.expected import EXACT
 from prefect_lite_broker.store import Store
 from prefect_lite_broker.watches import Watches
 
@@ -145,14 +146,26 @@ def test_many_reads_go_out_in_portions() -> None:
     assert len(watcher.told) == len(ids)
 
 
-def test_expected_runs_are_bounded() -> None:
+def test_a_run_submitted_here_is_not_read_however_many_came_after_it() -> None:
     lookups, watcher = Lookups(), Watcher()
     watches = watches_with(lookups)
-    watches.expect(RUN)
-    for number in range(module.MAX_EXPECTED):
-        watches.expect(f"{number:032x}")
-    watches.watch(watcher, [RUN])
-    assert len(lookups.asked) == 1
+    ids = [f"{number:032x}" for number in range(2 * EXACT)]
+    for run_id in ids:
+        watches.expect(run_id)
+    watches.watch(watcher, ids)
+    assert len(lookups.asked) <= module.MAX_LOOKUPS
+    assert len(lookups.asked) + watches.waiting < 0.1 * EXACT
+    # But when its end was seen, or may have been missed, it is
+    lookups, watcher = Lookups(), Watcher()
+    watches = watches_with(lookups)
+    for run_id in ids:
+        watches.expect(run_id)
+    watches.ended(RunState(ids[0], "COMPLETED"))
+    watches.watch(watcher, [ids[0]])
+    assert [run_id for run_id, _ in lookups.asked] == [ids[0]]
+    watches.reread()
+    watches.watch(watcher, [ids[1]])
+    assert ids[1] in [run_id for run_id, _ in lookups.asked]
 
 
 def test_a_run_waits_for_its_read_once_and_leaves_with_its_watcher() -> None:

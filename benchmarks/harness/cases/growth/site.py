@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import psutil
 import redis
-from prefect_lite_broker.valkey import find_server, server_options
+from prefect_lite_broker.valkey import ALLOCATOR, find_server, server_options
 
 from harness.processes import clean_environ
 from prefect_lite.embedded.home import Home, configured_tokens
@@ -29,7 +29,7 @@ KIB = 1024
 
 
 class Site:
-    """A Valkey with the options of the embedded one, and what is started beside it.
+    """A Valkey with the options and the allocator of the embedded one, and what is started beside it.
 
     Everything is ended on leaving the ``with`` block. Brokers, workers and clients talk through unix sockets.
 
@@ -44,7 +44,7 @@ class Site:
     """
 
     def __init__(self, *, appendfsync: str = "everysec", **settings: Any) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="plg", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="plg-"))
         self._home = Home(self.folder / "home")
         self.valkey_socket = self.folder / "valkey.sock"
         self._appendfsync = appendfsync
@@ -90,7 +90,7 @@ class Site:
         argv = [str(find_server())]
         for name, value in options.items():
             argv += [f"--{name}", value]
-        valkey = self.start("valkey", *argv)
+        valkey = self.start("valkey", *argv, GLIBC_TUNABLES=ALLOCATOR["GLIBC_TUNABLES"])
         valkey.wait_for(self.valkey_socket.exists, START_SECONDS, "socket")
 
     # -- processes --------------------------------------------------------------------------------

@@ -8,8 +8,4 @@ local function cut(text, at) -- the two parts around the first ':'
   return string.sub(text, 1, i - 1), string.sub(text, i + 1)
 end
 
--- By name, not by order: strings are compared in the server's locale, where 'K' may come after 'a'.
-local LEASED = { L = true, X = true, K = true }
-local TERMINAL = { c = true, f = true, h = true, k = true }
-
 local unblocks = {} -- runs that this script put into `unblock`: whoever called it sees to them

@@ -3,8 +3,8 @@
 -- changes.
 local function judge(rk, st, held, token)
   if held == token then
-    if LEASED[st] then return 'o' end
-    if TERMINAL[st] then return 'a' end -- ended under this token
+    if st == 'L' or st == 'X' or st == 'K' then return 'o' end
+    if st == 'c' or st == 'f' or st == 'h' or st == 'k' then return 'a' end -- ended under this token
   end
   if st and call('HGET', rk, 'ct') == token then return 'c' end
   return 's'

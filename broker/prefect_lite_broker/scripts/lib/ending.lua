@@ -1,25 +1,3 @@
--- What every end of a run has in common. `op` is the packed map of rare options, or false.
-local UNBLOCK_AFTER = 1000 -- ms that the broker which ended a run has for what follows, before others see to it
-
--- A run that others wait for, or that waited for others, goes into `unblock` as it ends.
--- Returns how long the record is to live, in ms; nil: until the last run that waited for it has ended.
-local function close_options(run, op, ttl, keep)
-  if not op then return ttl end
-  local o = cmsgpack.unpack(op)
-  local life = o.r or ttl
-  if o.x then call('ZREM', P .. 'expires', run) end
-  if o.i then call('PEXPIRE', P .. 'idem:' .. o.i, keep) end
-  if o.r then call('PEXPIRE', P .. 'log:' .. run, o.r) end
-  if o.p then call('ZREM', P .. 'blocked', run) end
-  local needed = o.w and call('EXISTS', P .. 'needed:' .. run) == 1
-  if o.p or needed then
-    call('ZADD', P .. 'unblock', now + UNBLOCK_AFTER, run)
-    unblocks[run] = true
-  end
-  if needed then return nil end
-  return life
-end
-
 -- Ends a run as CANCELLED; nothing is left to execute, so its body goes.
 local function end_cancelled(run, op, name, message, ttl, keep)
   local rk = P .. 'r:' .. run
@@ -27,14 +5,4 @@ local function end_cancelled(run, op, name, message, ttl, keep)
   call('HSET', rk, 'st', 'k', 'e', now, 'nm', name, 'ms', message)
   call('UNLINK', P .. 'b:' .. run)
   if life then call('PEXPIRE', rk, life) end
-end
-
--- Takes the body of a run that left the dead set; its record stays for the usual time, or for who needs it,
--- and no longer offers a replay.
-local function bury(run, ttl)
-  local message = call('HGET', P .. 'r:' .. run, 'ms')
-  local offer = message and string.find(message, '; `prefect-lite dead replay', 1, true)
-  if offer then call('HSET', P .. 'r:' .. run, 'ms', string.sub(message, 1, offer - 1)) end
-  call('UNLINK', P .. 'b:' .. run)
-  if call('EXISTS', P .. 'needed:' .. run) == 0 then call('PEXPIRE', P .. 'r:' .. run, ttl) end
 end
