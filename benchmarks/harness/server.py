@@ -1,4 +1,4 @@
-"""The Valkey that every peer gets: private, empty, with the durability that prefect_lite's own one has."""
+"""The Valkey of every peer: private, empty, as durable as prefect_lite's own one and with its allocator."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import time
 from pathlib import Path
 
 import redis
-from prefect_lite_broker.valkey import find_server
+from prefect_lite_broker.valkey import ALLOCATOR, find_server
 
 START_SECONDS = 10.0
-OPTIONS = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}
+OPTIONS = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+    "rdbcompression": "no",
+}
 
 
 class Server:
@@ -35,7 +41,8 @@ class Server:
 
     def command(self) -> list[str]:
         """The argv that starts it."""
-        command = [str(find_server()), "--bind", "127.0.0.1", "--port", str(self.port)]
+        allocator = [f"{name}={value}" for name, value in ALLOCATOR.items()]
+        command = ["env", *allocator, str(find_server()), "--bind", "127.0.0.1", "--port", str(self.port)]
         command += ["--unixsocket", str(self.socket_path), "--dir", str(self.folder)]
         for name, value in OPTIONS.items():
             command += [f"--{name}", value]
