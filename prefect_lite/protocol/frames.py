@@ -7,7 +7,9 @@ fragments, everything that is wrong) is handed to it byte by byte as it came, so
 
 from __future__ import annotations
 
-import secrets
+import os
+import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -105,6 +107,23 @@ class FrameReader:
         return body, body + length
 
 
+_KEYS_DRAWN: Final = 256
+_cut_keys = struct.Struct("4s" * _KEYS_DRAWN).unpack
+_keys: deque[bytes] = deque()
+"""Keys of the next frames, each for one. Drawn many at a time: a system call gives the interpreter away, and
+beside tasks that are busy in Python a worker's connection thread waits long until it gets it back."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keys.clear)  # they are the parent's
+
+
+def _draw_keys() -> bytes:
+    """Draw keys and return one of them; for any thread."""
+    key, *others = _cut_keys(os.urandom(4 * _KEYS_DRAWN))
+    _keys.extend(others)
+    return key
+
+
 def write_frame(transport: Any, payload: bytes, mask: Mask | None) -> None:
     """Give a binary frame to a transport; masked, as a client has to, with ``mask``.
 
@@ -120,7 +139,10 @@ def write_frame(transport: Any, payload: bytes, mask: Mask | None) -> None:
     else:
         header = bytes((_BINARY, bit | 127)) + length.to_bytes(8, "big")
     if mask is not None:
-        key = secrets.token_bytes(4)
+        try:
+            key = _keys.pop()
+        except IndexError:
+            key = _draw_keys()
         header += key
         payload = mask(payload, key)
     if length <= _COPIED:

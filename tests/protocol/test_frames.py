@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -94,6 +97,45 @@ def test_masks_differ() -> None:
         write_frame(transport, b"x" * 8, apply_mask)
         written.append(transport.data[2:6])
     assert len(set(written)) > 1
+
+
+def test_the_system_is_asked_for_keys_a_few_times_per_thousand_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each time it gives the interpreter away."""
+    asked = []
+
+    def urandom(size: int) -> bytes:
+        asked.append(size)
+        return random.randbytes(size)
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    written = set()
+    for _ in range(1000):
+        transport = Transport()
+        write_frame(transport, b"x" * 8, apply_mask)
+        written.add(transport.data[2:6])
+    assert 3 <= len(asked) <= 4
+    assert len(written) > 990, "each key is used once"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_has_keys_of_its_own() -> None:
+    code = """if True:
+        import os
+        from prefect_lite.protocol.frames import write_frame
+        class Transport:
+            def write(self, data): os.write(1, data[2:6].hex().encode())
+        write = lambda: write_frame(Transport(), b"", lambda data, key: b"")
+        write()
+        if os.fork() == 0:
+            write()
+            os._exit(0)
+        os.wait()
+        write()
+    """
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=20).stdout
+    assert len({out[i : i + 8] for i in range(0, 24, 8)}) == 3
 
 
 def test_fragments_are_the_library_s_to_the_last() -> None:
