@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from prefect_lite.version import __version__
 
 if TYPE_CHECKING:
+    from prefect_lite import runtime
     from prefect_lite.batch import batch
+    from prefect_lite.client.orchestration import get_client
+    from prefect_lite.context import get_run_context
+    from prefect_lite.flows import Flow, flow
     from prefect_lite.futures import (
         PrefectConcurrentFuture,
         PrefectDistributedFuture,
@@ -22,28 +26,38 @@ if TYPE_CHECKING:
     )
     from prefect_lite.logging import get_run_logger
     from prefect_lite.states import State
+    from prefect_lite.tagging import tags
+    from prefect_lite.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
     from prefect_lite.task_worker import TaskWorker, aserve, serve
     from prefect_lite.tasks import Task, TaskOptions, exponential_backoff, task
     from prefect_lite.utilities.annotations import allow_failure, quote, unmapped
 
 __all__ = [
+    "Flow",
     "PrefectConcurrentFuture",
     "PrefectDistributedFuture",
     "PrefectFuture",
     "PrefectFutureList",
+    "ProcessPoolTaskRunner",
     "State",
     "Task",
     "TaskOptions",
     "TaskWorker",
+    "ThreadPoolTaskRunner",
     "__version__",
     "allow_failure",
     "as_completed",
     "aserve",
     "batch",
     "exponential_backoff",
+    "flow",
+    "get_client",
+    "get_run_context",
     "get_run_logger",
     "quote",
+    "runtime",
     "serve",
+    "tags",
     "task",
     "unmapped",
     "wait",
@@ -51,6 +65,9 @@ __all__ = [
 
 _HOMES = {
     "prefect_lite.batch": ("batch",),
+    "prefect_lite.client.orchestration": ("get_client",),
+    "prefect_lite.context": ("get_run_context",),
+    "prefect_lite.flows": ("Flow", "flow"),
     "prefect_lite.futures": (
         "PrefectConcurrentFuture",
         "PrefectDistributedFuture",
@@ -61,19 +78,28 @@ _HOMES = {
     ),
     "prefect_lite.logging": ("get_run_logger",),
     "prefect_lite.states": ("State",),
+    "prefect_lite.tagging": ("tags",),
+    "prefect_lite.task_runners": ("ProcessPoolTaskRunner", "ThreadPoolTaskRunner"),
     "prefect_lite.task_worker": ("TaskWorker", "aserve", "serve"),
     "prefect_lite.tasks": ("Task", "TaskOptions", "exponential_backoff", "task"),
     "prefect_lite.utilities.annotations": ("allow_failure", "quote", "unmapped"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {
+    *("client", "context", "exceptions", "flows", "futures", "logging", "runtime", "states", "task_runners"),
+    *("task_worker", "tasks", "testing", "utilities"),
+}
+"""Work as attributes after ``import prefect_lite`` too, as in ``prefect_lite.states.Completed()``."""
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module(module), name)
     globals()[name] = value
     return value

@@ -17,9 +17,10 @@ class Binder:
 
     Attributes:
         signature: Of the function.
+        names: Of its parameters, in order.
     """
 
-    __slots__ = ("_keyword_only", "_name", "_positions", "_required", "_simple", "signature")
+    __slots__ = ("_keyword_only", "_name", "_positions", "_required", "_simple", "names", "signature")
 
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         """Raises: ReservedArgumentError: A parameter has a name that ``submit`` and ``map`` need."""
@@ -34,10 +35,12 @@ class Binder:
             )
         self._name = name
         parameters = list(self.signature.parameters.values())
+        self.names = tuple(self.signature.parameters)
         for parameter in parameters:
             if parameter.name in RESERVED:
                 raise ReservedArgumentError(
-                    f"{parameter.name!r} is a reserved argument name and can't be a parameter of {name}()."
+                    f"{parameter.name!r} is a reserved argument name and cannot be used: "
+                    f"{name}() needs another."
                 )
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
         self._positions = {parameter.name: index for index, parameter in enumerate(positional)}
@@ -63,9 +66,7 @@ class Binder:
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as exc:
-            raise ParameterBindError(
-                f"{self._name}{self.signature} can't be called like this: {exc}."
-            ) from None
+            raise self._refusal(exc) from None
 
     def _keywords_bind(self, given: int, kwargs: Mapping[str, Any]) -> bool:
         required = self._required
@@ -90,6 +91,10 @@ class Binder:
         try:
             return dict(self.signature.bind(*args, **kwargs).arguments)
         except TypeError as exc:
-            raise ParameterBindError(
-                f"{self._name}{self.signature} can't be called like this: {exc}."
-            ) from None
+            raise self._refusal(exc) from None
+
+    def _refusal(self, exc: TypeError) -> ParameterBindError:
+        return ParameterBindError(
+            f"Error binding parameters for function {self._name!r}: {exc}. "
+            f"It can't be called like this, it is {self._name}{self.signature}."
+        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from prefect_lite import clock
 from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.run_ids import new_run_id, parse_run_id, run_id_for
 
@@ -95,4 +96,4 @@ def _until(name: str, moment: Any) -> float:
         raise ConfigurationError(
             f"{name} must be an aware datetime, like datetime.now(UTC) + timedelta(hours=1), not {moment!r}."
         )
-    return (moment - datetime.now(UTC)).total_seconds()
+    return (moment - clock.now()).total_seconds()

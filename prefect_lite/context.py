@@ -1,65 +1,27 @@
-"""What a run can know about itself while it runs."""
+"""The runs that the current code belongs to.
+
+One context variable holds the innermost; each context knows the one around it, so a task finds its flow and a
+flow inside a task finds that task.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
-from uuid import UUID
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from prefect_lite.exceptions import MissingContextError
+from prefect_lite.runs import FlowRun, RunRecord, TaskRun
 
 if TYPE_CHECKING:
+    from prefect_lite.flow_options import FlowOptions
+    from prefect_lite.flows import Flow
     from prefect_lite.options import Options
+    from prefect_lite.task_runners import TaskRunner
     from prefect_lite.tasks import Task
 
-
-class TaskRun:
-    """The record of a run as hooks and retry conditions see it.
-
-    Attributes:
-        run_id: 32 lower-case hex digits.
-        task_key: Key of the task.
-        run_count: Number of the current attempt, from 1.
-        start_time_ns: When the first attempt seen by this process began, ``time.time_ns()``.
-        state: The state that a hook or a condition is asked about, else None.
-        version: Of the task's definition, if it has one.
-        given_name: What the option ``task_run_name`` calls the run, if it does.
-    """
-
-    __slots__ = (
-        "given_name", "run_count", "run_id", "start_time_ns", "state", "task_key", "task_name", "version",
-    )  # fmt: skip
-
-    def __init__(
-        self, run_id: str, task_key: str, task_name: str, run_count: int = 1, version: str | None = None
-    ) -> None:
-        self.run_id = run_id
-        self.task_key = task_key
-        self.task_name = task_name
-        self.run_count = run_count
-        self.start_time_ns = time.time_ns()
-        self.state: Any = None
-        self.version = version
-        self.given_name: str | None = None
-
-    @property
-    def id(self) -> UUID:
-        """The run's id."""
-        return UUID(self.run_id)
-
-    @property
-    def name(self) -> str:
-        """What ``task_run_name`` says, else task name and the first digits of the id."""
-        return self.given_name or f"{self.task_name}-{self.run_id[:3]}"
-
-    @property
-    def start_time(self) -> datetime:
-        """When the run began here, aware, in UTC."""
-        return datetime.fromtimestamp(self.start_time_ns / 1e9, tz=UTC)
-
-    def __repr__(self) -> str:
-        return f"TaskRun({self.name!r}, run_id={self.run_id!r}, run_count={self.run_count})"
+__all__ = ["FlowRunContext", "RunContext", "TaskRun", "TaskRunContext", "get_run_context"]
 
 
 class RunLease(Protocol):
@@ -77,42 +39,40 @@ class RunLease(Protocol):
         ...
 
 
-class TaskRunContext:
-    """The current run, for code inside a task: ``TaskRunContext.get()``.
+class RunContext:
+    """What the engine needs to execute a run, of a task or of a flow.
 
     Attributes:
-        task: The task that runs.
+        definition: The task or flow.
         options: Its options for this run (changed ones that travelled are applied).
-        task_run: The run's record.
+        run: The run's record.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
         lease: The worker's side of this run, or of the run that called it directly; None outside of workers.
         prints: Print text that has no line end yet; used by ``log_prints``.
+        enclosing: The context around this one, or None.
     """
 
-    __slots__ = ("args", "kwargs", "lease", "options", "prints", "task", "task_run")
+    __slots__ = ("args", "definition", "enclosing", "kwargs", "lease", "options", "prints", "run")
 
     def __init__(
         self,
-        task: Task[Any, Any],
-        options: Options,
-        task_run: TaskRun,
+        definition: Any,
+        options: Any,
+        run: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         lease: RunLease | None = None,
+        enclosing: RunContext | None = None,
     ) -> None:
-        self.task = task
+        self.definition = definition
         self.options = options
-        self.task_run = task_run
+        self.run: RunRecord = run
         self.args = args
         self.kwargs = kwargs
         self.lease = lease
         self.prints = ""
-
-    @staticmethod
-    def get() -> TaskRunContext | None:
-        """The run that this thread or coroutine belongs to, or None outside of runs."""
-        return _current.get()
+        self.enclosing = enclosing
 
     @property
     def slot(self) -> Callable[[int], None] | None:
@@ -122,24 +82,135 @@ class TaskRunContext:
     @property
     def parameters(self) -> dict[str, Any]:
         """The arguments by parameter name, defaults included."""
-        bound = self.task.signature.bind(*self.args, **self.kwargs)
+        bound = self.definition.signature.bind(*self.args, **self.kwargs)
         bound.apply_defaults()
         return dict(bound.arguments)
 
     @property
-    def start_time(self) -> datetime:
-        """When the run began here, aware, in UTC."""
-        return self.task_run.start_time
+    def start_time(self) -> datetime | None:
+        """When the run began here (aware, UTC)."""
+        return self.run.start_time
+
+    @property
+    def log_prints(self) -> bool:
+        """Whether prints go to the run's log: its own option, else that of the flow around it."""
+        context: RunContext | None = self
+        while context is not None:
+            if context.options.log_prints is not None:
+                return bool(context.options.log_prints)
+            context = context.enclosing
+        return False
 
 
-_current: ContextVar[TaskRunContext | None] = ContextVar("prefect_lite_run", default=None)
+class TaskRunContext(RunContext):
+    """The current task run, for code inside a task: ``TaskRunContext.get()``."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        options: Options
+
+    @staticmethod
+    def get() -> TaskRunContext | None:
+        """The task run that this thread or coroutine belongs to, or None outside of task runs."""
+        context = _current.get()
+        while context is not None and not isinstance(context, TaskRunContext):
+            context = context.enclosing
+        return context
+
+    @property
+    def task(self) -> Task[Any, Any]:
+        """The task that runs."""
+        return self.definition
+
+    @property
+    def task_run(self) -> TaskRun:
+        """The run's record."""
+        return cast("TaskRun", self.run)
+
+    @property
+    def flow_context(self) -> FlowRunContext | None:
+        """The flow run around it in this process."""
+        context = self.enclosing
+        while context is not None and not isinstance(context, FlowRunContext):
+            context = context.enclosing
+        return context
 
 
-def enter_run(context: TaskRunContext) -> Token[TaskRunContext | None]:
+class FlowRunContext(RunContext):
+    """The current flow run, for code inside a flow: ``FlowRunContext.get()``.
+
+    Attributes:
+        task_runner: Where ``submit`` and ``map`` run tasks.
+    """
+
+    __slots__ = ("task_runner",)
+
+    if TYPE_CHECKING:
+        options: FlowOptions
+
+    task_runner: TaskRunner
+
+    @staticmethod
+    def get() -> FlowRunContext | None:
+        """The flow run that this thread or coroutine belongs to, or None outside of flow runs."""
+        context = _current.get()
+        while context is not None and not isinstance(context, FlowRunContext):
+            context = context.enclosing
+        return context
+
+    @property
+    def flow(self) -> Flow[Any, Any]:
+        """The flow that runs."""
+        return self.definition
+
+    @property
+    def flow_run(self) -> FlowRun:
+        """The run's record."""
+        return cast("FlowRun", self.run)
+
+
+_current: ContextVar[RunContext | None] = ContextVar("prefect_lite_run", default=None)
+_UNSET: Any = object()
+
+
+def current_context() -> RunContext | None:
+    """The innermost run that this thread or coroutine belongs to, or None."""
+    return _current.get()
+
+
+def get_run_context() -> TaskRunContext | FlowRunContext:
+    """The innermost run that this thread or coroutine belongs to.
+
+    Raises:
+        MissingContextError: Called outside of runs.
+    """
+    context = _current.get()
+    if context is None:
+        raise MissingContextError(
+            "No run context available. You are not in a flow or task run context: this works only inside a "
+            "task or flow, while it runs."
+        )
+    return cast("TaskRunContext | FlowRunContext", context)
+
+
+def enter_run(context: RunContext) -> Token[RunContext | None]:
     """Make ``context`` the current run; give the token to ``leave_run``."""
+    if _current.get(_UNSET) is _UNSET:
+        # To go back to a value is safe, to go back to none is not: until Python 3.12 a collection may run in
+        # the midst of that, and if it closes a generator task the variable remembers a freed object.
+        _current.set(None)
     return _current.set(context)
 
 
-def leave_run(token: Token[TaskRunContext | None]) -> None:
+def stay_in_run(context: RunContext) -> None:
+    """Make ``context`` the current run until the context variables of this thread or coroutine are gone."""
+    _current.set(context)
+
+
+def leave_run(token: Token[RunContext | None]) -> None:
     """Undo ``enter_run``."""
-    _current.reset(token)
+    try:
+        _current.reset(token)
+    except ValueError:  # a coroutine that is closed from outside, where its own context is gone
+        return

@@ -1,67 +1,29 @@
-"""Running a task: what an attempt's end leads to, and one short driver each for functions and coroutines.
+"""Running a function: one short driver each for functions and coroutines.
 
-The worker and a direct call (``add(1, 2)``) share all of it; they differ in the ``Control`` they pass, which
+Direct calls, submitted runs, flows and the worker share them; they differ in the ``Control`` they pass, which
 is told when an attempt begins and ends and knows whether somebody stopped it. Retries without delay run on in
 place; a retry with a delay is handed back to the caller, who sleeps (direct call) or gives the run back.
+
+What an attempt's end means is in ``run_ends.py``, whether another one follows in ``retry_decisions.py``.
 """
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prefect_lite import retries
-from prefect_lite.context import TaskRunContext
-from prefect_lite.exceptions import CancelledRun, CrashedRun, TaskRunTimeoutError
-from prefect_lite.hooks import Hooks, acall_hooks, call_hooks
+from prefect_lite.hooks import hooks_for, told_of_end, told_of_start
 from prefect_lite.interrupts import RunInterrupted
 from prefect_lite.logging.prints import prints_to_log
-from prefect_lite.own_loop import run_in_own_loop
-from prefect_lite.run_names import given_name
-from prefect_lite.states import Retrying, Running, State, StateType
+from prefect_lite.retry_decisions import retried
+from prefect_lite.run_ends import Outcome, judged, nameless, note_end
+from prefect_lite.run_names import name_run
+from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
 
 if TYPE_CHECKING:
-    from prefect_lite.tasks import Task
+    from prefect_lite.context import RunContext
 
-TIMEOUT, CANCEL, GIVE_UP, HAND_BACK = "timeout", "cancel", "give up", "hand back"
-"""Why an attempt was stopped from outside: its deadline, a request, the end of its lease or worker, or (for
-coroutines) the end of the program's event loop while the lease is still held."""
-
-_NO_PRINTS = nullcontext()
-
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-"""Types of arguments that can't hold futures; most have one of these."""
-
-
-class Outcome(NamedTuple):
-    """How an attempt ended.
-
-    Attributes:
-        kind: completed, failed, timed_out, cancelled, crashed, upstream_failed, retry, or given_up (nothing
-            to report).
-        value: What the task returned.
-        error: What it raised, or the exception that stands for what happened to it.
-        message: A sentence for people.
-        after_seconds: With ``retry``, the wait before the next attempt.
-    """
-
-    kind: str
-    value: Any = None
-    error: BaseException | None = None
-    message: str = ""
-    after_seconds: float = 0.0
-
-
-STATES: dict[str, tuple[StateType, str]] = {
-    "completed": (StateType.COMPLETED, "Completed"),
-    "failed": (StateType.FAILED, "Failed"),
-    "timed_out": (StateType.FAILED, "TimedOut"),
-    "cancelled": (StateType.CANCELLED, "Cancelled"),
-    "crashed": (StateType.CRASHED, "Crashed"),
-    "upstream_failed": (StateType.FAILED, "UpstreamFailed"),
-}
-"""State type and name of each final kind."""
+NO_PRINTS = nullcontext()
 
 
 class Control(Protocol):
@@ -91,87 +53,7 @@ class Control(Protocol):
         ...
 
 
-def describe(error: BaseException) -> str:
-    """``ValueError: boom``, or the bare type when it has no text."""
-    try:
-        text = str(error)
-    except Exception as exc:  # it may be the user's own __str__
-        text = f"(its text raised {type(exc).__name__})"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def state_of(outcome: Outcome) -> State[Any]:
-    """The state that hooks and retry conditions see."""
-    kind, name = STATES.get(outcome.kind, (StateType.FAILED, "Failed"))
-    data = outcome.value if outcome.error is None else outcome.error
-    return State(kind, name, outcome.message or None, data=data)
-
-
-def stopped_outcome(
-    task_name: str, reason: str, timeout_seconds: float | None, *, started: bool = True
-) -> Outcome:
-    """The outcome of an attempt that was stopped, whatever it returned or raised afterwards."""
-    if reason == TIMEOUT:
-        text = f"{task_name} took longer than its timeout of {timeout_seconds:g} s."
-        return Outcome("timed_out", error=TaskRunTimeoutError(text), message=text)
-    if reason == CANCEL:
-        text = f"{task_name} was cancelled {'while it ran' if started else 'before it started'}."
-        return Outcome("cancelled", error=CancelledRun(text), message=text)
-    return Outcome("given_up")
-
-
-def _failure(context: TaskRunContext, error: BaseException) -> Outcome:
-    if isinstance(error, Exception):
-        return Outcome("failed", error=error, message=describe(error))
-    # SystemExit, KeyboardInterrupt and the like: rebuilt in a caller they would end that process.
-    text = f"{context.task_run.task_name} raised {describe(error)}."
-    return Outcome("crashed", error=CrashedRun(text).with_traceback(error.__traceback__), message=text)
-
-
-def _after(context: TaskRunContext, outcome: Outcome) -> Outcome:
-    """Turn a failure with retries left into a retry (the condition has agreed)."""
-    retry = retries.next_retry(context.options, context.task_run.run_count)
-    return outcome if retry is None else outcome._replace(kind="retry", after_seconds=retry.after_seconds)
-
-
-def may_retry(context: TaskRunContext, outcome: Outcome) -> bool:
-    """Whether this is a failure that has a retry left, if the condition agrees."""
-    return (
-        outcome.kind in ("failed", "timed_out")
-        and context.options.retries >= context.task_run.run_count
-        and not is_bind_error(context, outcome.error)
-    )
-
-
-def _refused(outcome: Outcome, answer: retries.Condition) -> Outcome:
-    return outcome._replace(message=f"{outcome.message} {answer.problem}.") if answer.problem else outcome
-
-
-def is_bind_error(context: TaskRunContext, error: BaseException | None) -> bool:
-    """Whether the call itself failed: arguments that don't fit the signature. Trying again can't help.
-
-    Asked only once a TypeError is there, so that a normal run pays nothing for the check.
-    """
-    if not isinstance(error, TypeError):
-        return False
-    traceback = error.__traceback__
-    if traceback is not None and traceback.tb_next is not None:
-        return False  # raised inside the task
-    try:
-        context.task.signature.bind(*context.args, **context.kwargs)
-    except TypeError:
-        return True
-    return False
-
-
-def _hooks(context: TaskRunContext, outcome: Outcome) -> Hooks | None:
-    options = context.options
-    if outcome.kind == "completed":
-        return options.on_completion
-    return options.on_failure if outcome.kind in ("failed", "timed_out", "crashed") else None
-
-
-def drive_sync(context: TaskRunContext, control: Control) -> Outcome:
+def drive_sync(context: RunContext, control: Control) -> Outcome:
     """Run attempts until one ends the run or asks for a delay.
 
     Args:
@@ -181,127 +63,112 @@ def drive_sync(context: TaskRunContext, control: Control) -> Outcome:
     Raises:
         BaseException: Only what is no ``Exception``, and only when the control is not outermost.
     """
-    options, run, function = context.options, context.task_run, context.task.fn
-    if options.task_run_name is not None:
-        run.given_name = given_name(context)
-    with prints_to_log(context) if options.log_prints else _NO_PRINTS:
-        while True:
-            if options.on_running:
-                call_hooks(options.on_running, context.task, run, _running(run.run_count))
-            value: Any = None
-            error: BaseException | None = None
-            try:
+    options, run, function = context.options, context.run, context.definition.body
+    if options.task_run_name is not None and (problem := name_run(context)) is not None:
+        return conclude(context, nameless(problem))
+    error: BaseException | None = None
+    outcome: Outcome | None = None
+    try:
+        with prints_to_log(context) if logs_prints(context) else NO_PRINTS:
+            while True:
+                if run.transitions is not None:
+                    run.began()
+                if options.on_running:
+                    in_thread(told_of_start(context, options.on_running))
+                value: Any = None
+                error = None
+                try:
+                    try:
+                        control.begin(run.run_count)
+                        value = function(*context.args, **context.kwargs)
+                    except BaseException as exc:
+                        error = without_first_frame(exc)
+                    reason = control.end()
+                except BaseException as exc:
+                    # It landed between the lines above: an interruption of this run, or of one that this one
+                    # is called by, or a Ctrl-C.
+                    reason = control.end()
+                    if reason is None or not isinstance(exc, RunInterrupted):
+                        error, reason = exc, None
+                outcome = judged(context, value, error, reason, outermost=control.outermost)
+                if outcome.kind != "completed":
+                    outcome = in_thread(retried(context, outcome))
+                    if may_go_on(outcome, control):
+                        run.run_count += 1
+                        continue
+                if run.transitions is not None:
+                    note_end(run, outcome)
+                hooks = hooks_for(context, outcome)
+                return in_thread(told_of_end(context, hooks, outcome)) if hooks else outcome
+    finally:
+        error = outcome = None  # else the error, its frames (this is one) and all arguments keep each other
+
+
+async def drive_async(context: RunContext, control: Control) -> Outcome:
+    """The same for a coroutine function."""
+    options, run, function = context.options, context.run, context.definition.body
+    if options.task_run_name is not None and (problem := name_run(context)) is not None:
+        return await on_loop(concluded(context, nameless(problem)))
+    error: BaseException | None = None
+    outcome: Outcome | None = None
+    try:
+        with prints_to_log(context) if logs_prints(context) else NO_PRINTS:
+            while True:
+                if run.transitions is not None:
+                    run.began()
+                if options.on_running:
+                    await on_loop(told_of_start(context, options.on_running))
+                value: Any = None
+                error = None
                 try:
                     control.begin(run.run_count)
-                    value = function(*context.args, **context.kwargs)
+                    value = await function(*context.args, **context.kwargs)
                 except BaseException as exc:
-                    error = exc
+                    error = without_first_frame(exc)
                 reason = control.end()
-            except RunInterrupted:
-                # It landed between the lines above.
-                reason = control.end()
-                if reason is None:
-                    raise  # meant for the run that this one is called by
-            outcome = retried(context, _conclude(context, control, value, error, reason))
-            if outcome.kind == "retry" and outcome.after_seconds <= 0 and control.stop_reason() is None:
-                run.run_count += 1
-                continue
-            hooks = _hooks(context, outcome)
-            if hooks:
-                call_hooks(hooks, context.task, run, state_of(outcome))
-            return outcome
+                outcome = judged(context, value, error, reason, outermost=control.outermost)
+                if outcome.kind != "completed":
+                    outcome = await on_loop(retried(context, outcome))
+                    if may_go_on(outcome, control):
+                        run.run_count += 1
+                        continue
+                if run.transitions is not None:
+                    note_end(run, outcome)
+                hooks = hooks_for(context, outcome)
+                return await on_loop(told_of_end(context, hooks, outcome)) if hooks else outcome
+    finally:
+        error = outcome = None
 
 
-async def drive_async(context: TaskRunContext, control: Control) -> Outcome:
-    """The same for a coroutine function."""
-    options, run, function = context.options, context.task_run, context.task.fn
-    if options.task_run_name is not None:
-        run.given_name = given_name(context)
-    with prints_to_log(context) if options.log_prints else _NO_PRINTS:
-        while True:
-            if options.on_running:
-                await acall_hooks(options.on_running, context.task, run, _running(run.run_count))
-            value: Any = None
-            error: BaseException | None = None
-            try:
-                control.begin(run.run_count)
-                value = await function(*context.args, **context.kwargs)
-            except BaseException as exc:
-                error = exc
-            outcome = _conclude(context, control, value, error, control.end())
-            if outcome.kind != "completed" and may_retry(context, outcome):
-                outcome = await _ask_async(context, outcome)
-            if outcome.kind == "retry" and outcome.after_seconds <= 0 and control.stop_reason() is None:
-                run.run_count += 1
-                continue
-            hooks = _hooks(context, outcome)
-            if hooks:
-                await acall_hooks(hooks, context.task, run, state_of(outcome))
-            return outcome
+def may_go_on(outcome: Outcome, control: Control) -> bool:
+    """Whether the next attempt is to start at once, and here."""
+    return outcome.kind == "retry" and outcome.after_seconds <= 0 and control.stop_reason() is None
 
 
-def _conclude(
-    context: TaskRunContext, control: Control, value: Any, error: BaseException | None, reason: str | None
-) -> Outcome:
-    if reason == HAND_BACK and not isinstance(error, asyncio.CancelledError):
-        reason = None  # it has ended all the same
-    if reason is not None:
-        return stopped_outcome(context.task_run.task_name, reason, context.options.timeout_seconds)
-    if error is None:
-        return Outcome("completed", value)
-    if not isinstance(error, Exception) and not control.outermost:
-        raise error
-    return _failure(context, error)
+def conclude(context: RunContext, outcome: Outcome) -> Outcome:
+    """A run has ended without the drivers, or before its first attempt; see ``concluded``."""
+    return in_thread(concluded(context, outcome))
 
 
-def _running(attempt: int) -> State[Any]:
-    return Running() if attempt == 1 else Retrying()
-
-
-def retried(context: TaskRunContext, outcome: Outcome) -> Outcome:
-    """The outcome, or a retry instead of a failure that has one left. May call the user's condition.
-
-    The coroutine driver has a version of its own, which awaits the condition.
-    """
-    if outcome.kind == "completed" or not may_retry(context, outcome):
-        return outcome
-    condition = context.options.retry_condition_fn
-    if condition is not None:
-        answer = retries.ask_condition(condition, context.task, context.task_run, state_of(outcome))
-        if not isinstance(answer, retries.Condition):
-            answer = run_in_own_loop(retries.await_condition(answer))
-        if not answer.retry:
-            return _refused(outcome, answer)
-    return _after(context, outcome)
-
-
-async def _ask_async(context: TaskRunContext, outcome: Outcome) -> Outcome:
-    condition = context.options.retry_condition_fn
-    if condition is not None:
-        answer = retries.ask_condition(condition, context.task, context.task_run, state_of(outcome))
-        if not isinstance(answer, retries.Condition):
-            answer = await retries.await_condition(answer)
-        if not answer.retry:
-            return _refused(outcome, answer)
-    return _after(context, outcome)
-
-
-def call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a task here and now, with its retries, timeout, hooks and log.
+def concluded(context: RunContext, outcome: Outcome) -> Waits[Outcome]:
+    """The run has ended, unless it is to be retried: note it, and tell the hooks.
 
     Returns:
-        The value; for a coroutine function, a coroutine that gives it.
-
-    Raises:
-        UpstreamFailedRun: The run of a future among the arguments did not complete.
-        TaskRunTimeoutError: An attempt was over ``timeout_seconds``.
-        BaseException: What the task raised last.
+        The outcome, with its state if there was need of one.
     """
-    from prefect_lite import direct  # timers and threads: only once somebody calls a task
+    note_end(context.run, outcome)
+    hooks = hooks_for(context, outcome)
+    return (yield from told_of_end(context, hooks, outcome)) if hooks else outcome
 
-    if not (_PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values()))):
-        from prefect_lite import upstreams
 
-        if upstreams.has_futures(args, kwargs):
-            return direct.call_when_resolved(task, args, kwargs)
-    return direct.call(task, args, kwargs)
+def logs_prints(context: RunContext) -> bool:
+    """Whether prints of a run go to its log; quick for most runs, which say nothing about it."""
+    own = context.options.log_prints
+    return context.log_prints if own is None and context.enclosing is not None else bool(own)
+
+
+def without_first_frame(error: BaseException) -> BaseException:
+    """Take our own frame off a traceback: people want to see theirs, and the frame would keep the error."""
+    trace = error.__traceback__
+    # Assigning to the attribute would fail with a frozen dataclass.
+    return error if trace is None else error.with_traceback(trace.tb_next)

@@ -116,6 +116,18 @@ def verify_call(keyring: Keyring, namespace: str, task_key: str, run_id: str, bo
     return Verified(*_verify(keyring, CALL, namespace, task_key, run_id, body))
 
 
+def reseal_outcome(
+    keyring: Keyring, other: Keyring, namespace: str, task_key: str, run_id: str, data: bytes
+) -> bytes:
+    """A run's sealed value or exception, signed with another keyring; nothing of it is decoded.
+
+    Raises:
+        EnvelopeRejected: It was not sealed with ``keyring``, or for something else.
+    """
+    codec, kind, payload = _verify(keyring, RESULT, namespace, task_key, run_id, data)
+    return seal(other, RESULT, namespace, task_key, run_id, codec, kind, payload)
+
+
 def decode_verified(keyring: Keyring, verified: Verified) -> Call:
     """The second half, from what ``verify_call`` gave for the same keyring.
 

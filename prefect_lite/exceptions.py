@@ -5,6 +5,8 @@
     PrefectException
     ├── PrefectLiteError ........... ours; each carries a sentence that says what to do next
     │   ├── ConfigurationError ..... a setting or option has an impossible value
+    │   │   ├── OptionTypeError .... or one of a wrong type (also a TypeError)
+    │   │   └── InvalidNameError ... or a name that has characters which it can't have
     │   ├── BrokerError
     │   │   ├── BrokerUnreachable .. no broker answered within the connect timeout
     │   │   ├── AuthenticationFailed (401/403: the token is wrong; never retried)
@@ -23,10 +25,12 @@
     │   ├── WorkerStuck ............ too many threads of a worker are stuck in code that does not let go
     │   ├── BatchError ............. several runs of a batch were refused
     │   └── RemoteError ............ stands for an exception that could not be rebuilt here
-    ├── MissingResult, UnfinishedRun
-    ├── FailedRun ── UpstreamFailedRun
+    ├── ObjectNotFound ............. the client knows no such run
+    ├── MissingResult, UnfinishedRun, PausedRun
+    ├── FailedRun ── UpstreamFailedRun (also an UpstreamTaskError)
     ├── CrashedRun, CancelledRun
-    ├── TaskRunTimeoutError (TimeoutError), MissingContextError (RuntimeError)
+    ├── TaskRunTimeoutError, FlowRunTimeoutError (TimeoutError)
+    ├── MissingContextError (RuntimeError)
     ├── ParameterTypeError, SignatureMismatchError
     ├── ParameterBindError (TypeError), ReservedArgumentError (TypeError)
     └── MappingLengthMismatch, MappingMissingIterable
@@ -40,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefect_lite.futures import PrefectFuture, PrefectFutureList
+    from prefect_lite.states import State
 
 
 class PrefectException(Exception):
@@ -52,6 +57,14 @@ class PrefectLiteError(PrefectException):
 
 class ConfigurationError(PrefectLiteError, ValueError):
     """A setting or a task option has an impossible value."""
+
+
+class InvalidNameError(ConfigurationError):
+    """A name has characters that names can't have."""
+
+
+class OptionTypeError(ConfigurationError, TypeError):
+    """An option has a value of a wrong type; a ``TypeError`` too, as Prefect raises for it."""
 
 
 class BrokerError(PrefectLiteError):
@@ -185,12 +198,28 @@ class RemoteTraceback(Exception):
         return f"\n{self.text}"
 
 
+class ObjectNotFound(PrefectException):
+    """There is no record of what was asked for."""
+
+
 class MissingResult(PrefectException):
     """A completed run has no result to give."""
 
 
 class UnfinishedRun(PrefectException):
     """A result was asked of a run that has not ended."""
+
+
+class PausedRun(PrefectException):
+    """A result was asked of a run that is paused.
+
+    Attributes:
+        state: The paused state.
+    """
+
+    def __init__(self, *args: Any, state: State[Any] | None = None) -> None:
+        super().__init__(*args)
+        self.state = state
 
 
 class FailedRun(PrefectException):
@@ -205,12 +234,20 @@ class CancelledRun(PrefectException):
     """A run was cancelled or expired before it ended."""
 
 
-class UpstreamFailedRun(FailedRun):
+class UpstreamTaskError(PrefectException):
+    """What a run depends on did not complete; Prefect's name for ``UpstreamFailedRun``."""
+
+
+class UpstreamFailedRun(FailedRun, UpstreamTaskError):
     """A run this one waited for did not complete."""
 
 
 class TaskRunTimeoutError(TimeoutError, PrefectException):
     """A run was stopped at its ``timeout_seconds``; its state is ``TimedOut``."""
+
+
+class FlowRunTimeoutError(TimeoutError, PrefectException):
+    """A flow run was stopped at its ``timeout_seconds``; its state is ``TimedOut``."""
 
 
 class MissingContextError(PrefectException, RuntimeError):

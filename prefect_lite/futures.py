@@ -1,26 +1,34 @@
 """Futures: handles on runs, from any thread, event loop or process.
 
 ``PrefectDistributedFuture`` stands for a run on a worker and is little more than its id;
-``PrefectConcurrentFuture`` for one in a thread of this process.
+``PrefectConcurrentFuture`` for one that a task runner of this process executes. Task runners may bring
+their own: what is derived from ``PrefectFuture`` needs no more than ``state``, ``wait`` and ``result``.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import queue
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
-from uuid import UUID
 
-from prefect_lite.run_ids import new_run_id, parse_run_id
-from prefect_lite.states import Completed, Failed, Pending, Running, State
+from prefect_lite.client.latch import SLICE_SECONDS, Latch
+from prefect_lite.exceptions import UpstreamFailedRun
+from prefect_lite.future_base import PrefectFuture, call_back
+from prefect_lite.nesting import Replacement, find
+from prefect_lite.states import Cancelled, Completed, Crashed, Pending, Running, State, result_of
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect_lite.client.requests import Submission
     from prefect_lite.collecting import Collector
     from prefect_lite.protocol.messages import RunState
+    from prefect_lite.runs import RunRecord
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
@@ -34,73 +42,12 @@ __all__ = [
     "PrefectDistributedFuture",
     "PrefectFuture",
     "PrefectFutureList",
+    "PrefectWrappedFuture",
     "as_completed",
+    "resolve_futures_to_results",
+    "resolve_futures_to_states",
     "wait",
 ]
-
-
-class PrefectFuture(ABC, Generic[R]):
-    """What ``delay``, ``submit`` and ``map`` give."""
-
-    __slots__ = ("__weakref__", "_id")
-
-    _id: str
-
-    @property
-    def task_run_id(self) -> UUID:
-        """Id of the run."""
-        return UUID(self._id)
-
-    @property
-    @abstractmethod
-    def state(self) -> State[R]:
-        """Where the run stands now."""
-
-    @property
-    @abstractmethod
-    def done(self) -> bool:
-        """Whether this future already knows the end of the run; asks nobody."""
-
-    @abstractmethod
-    def wait(self, timeout: float | None = None) -> None:
-        """Block until the run has ended or ``timeout`` seconds have passed, however it ended."""
-
-    @abstractmethod
-    async def wait_async(self, timeout: float | None = None) -> None:
-        """``wait`` without blocking the event loop."""
-
-    @abstractmethod
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
-        """Wait for the run's value.
-
-        Args:
-            timeout: Seconds; None waits for ever.
-            raise_on_failure: False returns the exception of a run that failed.
-
-        Raises:
-            TimeoutError: The run has not ended in time; says why, as far as anybody knows.
-            BaseException: What the run raised.
-        """
-
-    @abstractmethod
-    async def result_async(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
-        """``result`` without blocking the event loop; ``await future`` is the same."""
-
-    @abstractmethod
-    def add_done_callback(self, fn: Callable[[PrefectFuture[R]], object]) -> None:
-        """Call ``fn(future)`` when the run has ended: at once, or later in a thread of this package."""
-
-    def __await__(self) -> Generator[Any, None, R]:
-        return self.result_async().__await__()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PrefectFuture) and self._id == cast("PrefectFuture[Any]", other)._id
-
-    def __hash__(self) -> int:
-        return hash(self._id)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.task_run_id)!r})"
 
 
 class PrefectDistributedFuture(PrefectFuture[R]):
@@ -110,7 +57,7 @@ class PrefectDistributedFuture(PrefectFuture[R]):
 
     def __init__(self, task_run_id: UUID | str) -> None:
         """Raises: ValueError: ``task_run_id`` is no UUID."""
-        self._id = parse_run_id(task_run_id)
+        super().__init__(task_run_id)
         self._key = ""  # of its task; "" when not known
         self._collector: Collector | None = None  # waits for the end already
         self._final: RunState | None = None  # set by the client's loop thread
@@ -207,20 +154,47 @@ class PrefectDistributedFuture(PrefectFuture[R]):
         return type(self), (self._id,)
 
 
-class PrefectConcurrentFuture(PrefectFuture[R]):
-    """A run in a thread of this process."""
+class PrefectWrappedFuture(PrefectFuture[R]):
+    """A run that something else has a future of its own for."""
 
     __slots__ = ("_wrapped",)
 
+    def __init__(self, task_run_id: UUID | str, wrapped_future: Any) -> None:
+        """Raises: ValueError: ``task_run_id`` is no UUID."""
+        super().__init__(task_run_id)
+        self._wrapped = wrapped_future
+
+    @property
+    def wrapped_future(self) -> Any:
+        """The other future."""
+        return self._wrapped
+
+
+class PrefectConcurrentFuture(PrefectWrappedFuture[R]):
+    """A run that a task runner of this process executes.
+
+    Args:
+        task_run_id: Id of the run.
+        wrapped_future: Gets the run's final state as its result. Another value counts as that of a completed
+            run, an exception as what broke the run.
+        record: The run's, for its state before it has ended.
+    """
+
+    __slots__ = ("_latches", "_record")
+
     def __init__(
-        self, wrapped: concurrent.futures.Future[Any], task_run_id: UUID | str | None = None
+        self,
+        task_run_id: UUID | str,
+        wrapped_future: concurrent.futures.Future[Any],
+        record: RunRecord | None = None,
     ) -> None:
-        self._id = parse_run_id(task_run_id) if task_run_id is not None else new_run_id()
-        self._wrapped = wrapped
+        super().__init__(task_run_id, wrapped_future)
+        self._record = record
+        self._latches: list[Latch] | None = None  # of those who wait in a coroutine
 
     @property
     def wrapped_future(self) -> concurrent.futures.Future[Any]:
-        """The thread pool's own future."""
+        """Gets the run's final state as its result."""
         return self._wrapped
 
     @property
@@ -229,24 +203,46 @@ class PrefectConcurrentFuture(PrefectFuture[R]):
 
     @property
     def state(self) -> State[R]:
-        if not self._wrapped.done():
-            return Running() if self._wrapped.running() else Pending()
-        error = self._wrapped.exception()
-        if error is None:
-            return Completed(data=self._wrapped.result())
-        name = "TimedOut" if isinstance(error, TimeoutError) else "Failed"
-        return Failed(name=name, message=f"{type(error).__name__}: {error}", data=error)
+        """Where the run stands; the state it has ended in, from then on."""
+        wrapped = self._wrapped
+        if not wrapped.done():
+            state = self._record.state if self._record is not None else None
+            if state is not None and not state.is_final():
+                return state
+            return Running() if wrapped.running() else Pending()
+        if wrapped.cancelled():
+            return Cancelled(message="The run was cancelled before it started.")
+        error = wrapped.exception()
+        if error is not None:
+            return Crashed(message=f"{type(error).__name__}: {error}", data=error)
+        value = wrapped.result()
+        return cast("State[R]", value) if isinstance(value, State) else Completed(data=value)
 
     def wait(self, timeout: float | None = None) -> None:
-        concurrent.futures.wait([self._wrapped], timeout)
+        # Not concurrent.futures.wait: that waits for ever for one that was cancelled and that nobody takes.
+        # In slices: the timeout of the run that waits here can't reach the thread inside the lock.
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._wrapped.done() and (left := end - time.monotonic()) > 0:
+            with suppress(TimeoutError, concurrent.futures.CancelledError):
+                self._wrapped.exception(min(left, SLICE_SECONDS))
 
     async def wait_async(self, timeout: float | None = None) -> None:
-        from prefect_lite.client.latch import Latch
-
         # asyncio.wrap_future() would copy the exception, and complain when nobody looks at the copy.
+        if self._wrapped.done():
+            return
+        latches = self._latches
+        if latches is None:
+            # One callback for all waits: none can be taken back, and somebody may ask again and again.
+            latches = self._latches = []
+            self.wrapped_future.add_done_callback(partial(_let_go, latches))
         ended = Latch()
-        self._wrapped.add_done_callback(lambda _: ended.set())
-        await ended.wait_async(timeout)
+        latches.append(ended)
+        if self._wrapped.done():  # perhaps the callback came before
+            return
+        try:
+            await ended.wait_async(timeout)
+        finally:
+            latches.remove(ended)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
         self.wait(timeout)
@@ -259,16 +255,25 @@ class PrefectConcurrentFuture(PrefectFuture[R]):
     def _result_now(self, timeout: float | None, raise_on_failure: bool) -> R:
         if not self._wrapped.done():
             raise TimeoutError(
-                f"Run {self.task_run_id} has not ended after {timeout:g} s; it runs in a thread."
+                f"Task run {self.task_run_id} did not complete within {timeout or 0:g} seconds. Its state is "
+                f"{self.state.name}; it is executed in this process."
             )
-        return cast("R", self.state.result(raise_on_failure=raise_on_failure))
+        return result_of(self.state, raise_on_failure)
 
     def add_done_callback(self, fn: Callable[[PrefectFuture[R]], object]) -> None:
-        self._wrapped.add_done_callback(lambda _: fn(self))
+        self.wrapped_future.add_done_callback(lambda _: call_back(fn, self))
+
+
+def _let_go(latches: list[Latch], _: object) -> None:
+    for latch in [*latches]:
+        latch.set()
 
 
 class PrefectFutureList(list[PrefectFuture[T]]):
     """Futures of one ``map``, in the order of its items."""
+
+    resolved_kind = list
+    """What it is when something else is in the place of its futures."""
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until all have ended or ``timeout`` seconds have passed."""
@@ -276,7 +281,7 @@ class PrefectFutureList(list[PrefectFuture[T]]):
 
     async def wait_async(self, timeout: float | None = None) -> None:
         """``wait`` without blocking the event loop."""
-        await _wait_async(self, timeout)
+        await wait_async(self, timeout)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[T]:
         """All values in order.
@@ -287,14 +292,14 @@ class PrefectFutureList(list[PrefectFuture[T]]):
         """
         late = _wait(self, timeout, decode=True).not_done
         if late:
-            raise TimeoutError(f"{len(late)} of {len(self)} runs have not ended. {_why(late, timeout)}")
+            raise TimeoutError(f"{_late(len(late), len(self), timeout)} {_why(late, timeout)}".rstrip())
         return [future.result(raise_on_failure=raise_on_failure) for future in self]
 
     async def result_async(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[T]:
         """``result`` without blocking the event loop; ``await futures`` is the same."""
-        late = await _wait_async(self, timeout)
+        late = await wait_async(self, timeout)
         if late:
-            raise TimeoutError(f"{len(late)} of {len(self)} runs have not ended in {timeout:g} s.")
+            raise TimeoutError(_late(len(late), len(self), timeout))
         return [await future.result_async(raise_on_failure=raise_on_failure) for future in self]
 
     def __await__(self) -> Generator[Any, None, list[T]]:
@@ -328,9 +333,8 @@ def _wait(
         from prefect_lite import waiting
 
         waiting.wait_all(distributed, timeout, decode=decode)
-    if local:
-        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        concurrent.futures.wait([future.wrapped_future for future in local], remaining)
+    for future in local:
+        future.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
     done = {future for future in futures if future.done}
     return DoneAndNotDoneFutures(done, set(futures) - done)
 
@@ -350,7 +354,7 @@ def as_completed(
     for future in local:
         future.add_done_callback(ended.put)
     collector = None
-    take: Callable[[queue.SimpleQueue[Any], float | None], Any] = _take
+    take: Callable[[queue.SimpleQueue[Any], float | None], Any] = take_in_slices
     if distributed:
         from prefect_lite import waiting
 
@@ -362,8 +366,8 @@ def as_completed(
             try:
                 item = take(ended, remaining)
             except queue.Empty:
-                text = f"{len(futures) - count} of {len(futures)} runs have not ended in {timeout:g} s."
-                raise TimeoutError(text) from None
+                late = f"{len(futures) - count} (of {len(futures)}) futures unfinished after {timeout:g} s."
+                raise TimeoutError(late) from None
             if isinstance(item, Exception):
                 raise item
             yield item
@@ -372,11 +376,25 @@ def as_completed(
             collector.stop()
 
 
-def _take(ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
-    return ended.get(timeout=timeout)
+def take_in_slices(ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
+    """The next item; an interruption of the run that waits here is noticed meanwhile.
+
+    Raises:
+        queue.Empty: None came in ``timeout`` seconds.
+    """
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while True:  # in slices, see PrefectConcurrentFuture.wait
+        left = max(0.0, end - time.monotonic())
+        try:
+            return ended.get(timeout=min(left, SLICE_SECONDS))
+        except queue.Empty:
+            if time.monotonic() >= end:
+                raise
 
 
-async def _wait_async(futures: list[PrefectFuture[T]], timeout: float | None) -> set[PrefectFuture[T]]:
+async def wait_async(
+    futures: Sequence[PrefectFuture[T]], timeout: float | None = None
+) -> set[PrefectFuture[T]]:
     """Wait like ``wait``; the futures that are late."""
     deadline = None if timeout is None else time.monotonic() + timeout
     distributed, local = _split(futures)
@@ -390,18 +408,25 @@ async def _wait_async(futures: list[PrefectFuture[T]], timeout: float | None) ->
 
 
 def _split(
-    futures: list[PrefectFuture[T]],
-) -> tuple[list[PrefectDistributedFuture[T]], list[PrefectConcurrentFuture[T]]]:
+    futures: Sequence[PrefectFuture[T]],
+) -> tuple[list[PrefectDistributedFuture[T]], list[PrefectFuture[T]]]:
     distributed: list[PrefectDistributedFuture[T]] = []
-    local: list[PrefectConcurrentFuture[T]] = []
+    local: list[PrefectFuture[T]] = []
     for future in futures:
         if isinstance(future, PrefectDistributedFuture):
             distributed.append(future)
-        elif isinstance(future, PrefectConcurrentFuture):
+        elif isinstance(cast("object", future), PrefectFuture):
             local.append(future)
         else:
             raise TypeError(f"Expected futures of this package, got {future!r}.")
     return distributed, local
+
+
+def _late(late: int, total: int, timeout: float | None) -> str:
+    return (
+        f"Timed out waiting for all futures to complete within {timeout or 0:g} seconds: {late} of {total} "
+        f"have not ended."
+    )
 
 
 def _why(late: set[PrefectFuture[T]], timeout: float | None) -> str:
@@ -411,3 +436,54 @@ def _why(late: set[PrefectFuture[T]], timeout: float | None) -> str:
 
             return waiting.late_text(future, timeout)
     return ""
+
+
+# -- in the place of futures --------------------------------------------------------------------------
+
+
+def futures_in(value: Any) -> list[PrefectFuture[Any]]:
+    """The futures in a value: itself, or in its collections, dataclasses and models; each once."""
+    return list(dict.fromkeys(find((value,), (PrefectFuture,))))
+
+
+def resolve_futures_to_states(expr: Any) -> Any:
+    """``expr`` with the final state of its run in the place of each future; waits for all of them.
+
+    Args:
+        expr: A future, or a collection, dataclass or model with futures; anything else is given back.
+
+    Example:
+        >>> resolve_futures_to_states({"a": 1})
+        {'a': 1}
+    """
+    futures = futures_in(expr)
+    if not futures:
+        return expr
+    wait(futures)
+    states = {future: future.state for future in futures}
+    return Replacement((PrefectFuture,), states.__getitem__)(expr)
+
+
+def resolve_futures_to_results(expr: Any) -> Any:
+    """``expr`` with the result of its run in the place of each future; waits for all of them.
+
+    Args:
+        expr: See ``resolve_futures_to_states``.
+
+    Raises:
+        UpstreamFailedRun: A run did not complete.
+    """
+    futures = futures_in(expr)
+    if not futures:
+        return expr
+    wait(futures)
+    results: dict[PrefectFuture[Any], Any] = {}
+    for future in futures:
+        state = future.state
+        if not state.is_completed():
+            raise UpstreamFailedRun(
+                f"At least one result did not complete successfully: run {future.task_run_id} ended as "
+                f"{state}."
+            )
+        results[future] = result_of(state)
+    return Replacement((PrefectFuture,), results.__getitem__)(expr)

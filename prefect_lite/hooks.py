@@ -1,43 +1,77 @@
-"""A task's state hooks: ``hook(task, run, state)``. A hook that raises is logged and changes nothing."""
+"""State hooks: ``hook(task or flow, run, state)``. A hook that raises is logged and changes nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from prefect_lite.context import FlowRunContext
 from prefect_lite.logging import get_run_logger
-from prefect_lite.own_loop import run_in_own_loop
+from prefect_lite.run_ends import state_of
+from prefect_lite.states import State, StateType
+from prefect_lite.thread_or_loop import Waits, in_thread, is_cancelled_here
+
+if TYPE_CHECKING:
+    from prefect_lite.context import RunContext
+    from prefect_lite.run_ends import Outcome
+    from prefect_lite.runs import RunRecord
 
 Hooks = Sequence[Callable[..., Any]]
 
 
-def call_hooks(hooks: Hooks, task: Any, run: Any, state: Any) -> None:
-    """From a thread: hooks that are coroutine functions run in a loop of their own."""
-    for hook in hooks:
-        try:
-            answer = hook(task, run, state)
-            if inspect.isawaitable(answer):
-                run_in_own_loop(answer)
-        except (Exception, SystemExit, asyncio.CancelledError):
-            _log_failure(hook)
+def hooks_for(context: RunContext, outcome: Outcome) -> Hooks | None:
+    """Those that are to be told of this end."""
+    kind, options = outcome.kind, context.options
+    if kind == "completed":
+        return options.on_completion
+    if kind in ("failed", "timed_out"):
+        return options.on_failure
+    if isinstance(context, FlowRunContext):  # it has hooks of their own for these
+        return {"crashed": options.on_crashed, "cancelled": options.on_cancellation}.get(kind)
+    return options.on_failure if kind == "crashed" else None
 
 
-async def acall_hooks(hooks: Hooks, task: Any, run: Any, state: Any) -> None:
-    """From a coroutine: hooks are awaited where they need it."""
-    for hook in hooks:
-        try:
-            answer = hook(task, run, state)
-            if inspect.isawaitable(answer):
-                await answer
-        except (Exception, SystemExit):
-            _log_failure(hook)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is None or current.cancelling():
-                raise  # it is this coroutine that was cancelled, not something the hook waited for
-            _log_failure(hook)
+def told_of_start(context: RunContext, hooks: Hooks) -> Waits[None]:
+    """Call ``on_running`` hooks: an attempt is about to start."""
+    run = context.run
+    state: State[Any] = State(StateType.RUNNING, run.running_name, state_details=run.details)
+    yield from _told(hooks, context.definition, run, state)
+
+
+def told_of_end(context: RunContext, hooks: Hooks, outcome: Outcome) -> Waits[Outcome]:
+    """Call hooks for the end of a run.
+
+    Returns:
+        The outcome with the state that they have seen.
+    """
+    state = state_of(outcome, context.run)
+    yield from _told(hooks, context.definition, context.run, state)
+    return outcome if outcome.state is state else outcome._replace(state=state)
+
+
+def call_hooks(hooks: Hooks, definition: Any, run: RunRecord, state: State[Any]) -> None:
+    """Call hooks of a task or flow for any state, from a thread."""
+    in_thread(_told(hooks, definition, run, state))
+
+
+def _told(hooks: Hooks, definition: Any, run: RunRecord, state: State[Any]) -> Waits[None]:
+    run.state = state  # not longer than for the hooks: it may hold a large result
+    try:
+        for hook in hooks:
+            try:
+                answer = hook(definition, run, state)
+                if inspect.isawaitable(answer):
+                    yield answer
+            except (Exception, SystemExit):
+                _log_failure(hook)
+            except asyncio.CancelledError:
+                if is_cancelled_here():
+                    raise
+                _log_failure(hook)
+    finally:
+        run.state = None
 
 
 def _log_failure(hook: Callable[..., Any]) -> None:

@@ -12,7 +12,11 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from typing import Any
+from _thread import start_new_thread
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
@@ -43,6 +47,8 @@ class Permits:
         self._threads: dict[Any, int] = {}
         self._claims: dict[Any, int] = {}
         self._sent: dict[Any, int] = {}
+        self._held: dict[int, frozenset[Any]] = {}  # by thread, what must not be interrupted just now
+        self._due: dict[Any, int] = {}  # to be interrupted as soon as that is over
 
     def __len__(self) -> int:
         return len(self._threads)
@@ -64,14 +70,60 @@ class Permits:
         thread = self._threads.get(work)
         if thread is None:
             return False
-        # Claimed before the permit is taken, so that ``_settle`` can tell who took it.
+        # Claimed before the permit is taken, so that ``_settle`` can tell who took it, and before looking
+        # whether it is held back, so that ``uninterrupted`` can tell who has not seen that.
         self._claims[work] = thread
-        taken = self._threads.pop(work, None) is not None
+        held = work in self._held.get(thread, ())
+        if held:
+            self._due[work] = thread
+        taken = not held and self._threads.pop(work, None) is not None
         if taken:
             _set_async_exc(thread, RunInterrupted)
             self._sent[work] = thread
         self._claims.pop(work, None)
-        return taken
+        if held:
+            start_new_thread(self._interrupt_later, (work, thread))
+        return taken or held
+
+    def _interrupt_later(self, work: Any, thread: int) -> None:
+        while work in self._held.get(thread, ()):
+            time.sleep(_WAIT_STEP_SECONDS)
+        self.interrupt(work)
+        self._due.pop(work, None)
+
+    def unnoticed(self, work: Any) -> int | None:
+        """The thread that was interrupted in ``work`` and has not ended it yet, if it is so."""
+        return self._sent.get(work)
+
+    def uninterrupted(self, function: Callable[[], T]) -> T:
+        """Call ``function`` so that no interruption of the work around it lands inside; they come afterwards.
+
+        For code that must be done as a whole. Above all for starting threads: in CPython 3.11 a thread that
+        is just being started counts as the one that starts it, so the exception may kill it in its cradle,
+        and the other one waits for it for ever. Work that ``function`` itself begins may be interrupted.
+        """
+        if not self._threads:
+            return function()
+        thread = threading.get_ident()
+        before = self._held.get(thread, frozenset[Any]())
+        mine = {work for work, owner in self._threads.copy().items() if owner == thread}
+        if mine <= before:
+            return function()
+        try:
+            self._held[thread] = before | mine
+            while thread in self._claims.values():
+                time.sleep(_WAIT_STEP_SECONDS)
+            # What was sent until now has been raised by now: here, not in there.
+            return function()
+        finally:
+            # Each a single step, which nothing splits.
+            if before:
+                self._held[thread] = before
+            else:
+                self._held.pop(thread, None)
+            # Else one that is always in here would hardly ever be found outside.
+            while any(work in self._due for work in mine - before):
+                time.sleep(_WAIT_STEP_SECONDS)
 
     def withdraw(self, work: Any) -> bool:
         """The calling thread has ended ``work``; afterwards no interruption of it can arrive any more.

@@ -1,36 +1,30 @@
-"""``Task.submit`` and ``Task.map`` in threads of this process."""
+"""``Task.submit`` and ``Task.map`` in this process: the flow's task runner, or threads outside of flows."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import os
+import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from prefect_lite import direct, upstreams
-from prefect_lite.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
+from prefect_lite.context import FlowRunContext
+from prefect_lite.futures import PrefectFutureList
+from prefect_lite.local_calls import parameters_of
+from prefect_lite.task_runners import MAX_THREADS, TaskRunner, ThreadPoolTaskRunner
 
 if TYPE_CHECKING:
     from prefect_lite.tasks import Task
-    from prefect_lite.utilities.annotations import allow_failure
 
-    WaitedFor = PrefectFuture[Any] | allow_failure[Any]
-
-# Threads are made only when none is idle. Many, because tasks may submit tasks and wait for them.
-MAX_THREADS = 256
-
-_pool: ThreadPoolExecutor | None = None
+_outside: ThreadPoolTaskRunner | None = None
+_lock = threading.Lock()
 
 
 def submit(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Start one run in a thread; see ``Task.submit``."""
+    """Start one run; see ``Task.submit``."""
     arguments = dict(kwargs)
     return_state = arguments.pop("return_state", False)
-    wait_for: list[WaitedFor] = list(arguments.pop("wait_for", None) or ())
-    task.binder.check(args, arguments)
-    future = _start(task, args, arguments, wait_for)
+    wait_for = arguments.pop("wait_for", None)
+    future = _task_runner().submit(task, parameters_of(task, args, arguments), wait_for)
     if return_state:
         future.wait()
         return future.state
@@ -40,48 +34,41 @@ def submit(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any
 def submit_many(
     task: Task[..., Any],
     calls: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]],
-    wait_for: list[WaitedFor],
+    wait_for: list[Any],
 ) -> PrefectFutureList[Any]:
-    """Start many runs in threads; their arguments bind."""
-    return PrefectFutureList([_start(task, args, dict(kwargs), wait_for) for args, kwargs in calls])
+    """Start many runs; their arguments bind."""
+    runner = _task_runner()
+    return PrefectFutureList(
+        runner.submit(task, parameters_of(task, args, kwargs), wait_for or None) for args, kwargs in calls
+    )
 
 
-def _start(
-    task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: list[WaitedFor]
-) -> PrefectConcurrentFuture[Any]:
-    context = contextvars.copy_context()
-    return PrefectConcurrentFuture(_threads().submit(context.run, _run, task, args, kwargs, wait_for))
+def _task_runner() -> TaskRunner:
+    context = FlowRunContext.get()
+    return context.task_runner if context is not None else _outside_of_flows()
 
 
-def _run(
-    task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: list[WaitedFor]
-) -> Any:
-    if wait_for:
-        upstreams.wait_all(wait_for)
-    if upstreams.has_futures(args, kwargs):
-        args, kwargs = upstreams.resolve(args, kwargs)
-    value = direct.call(task, args, kwargs)
-    return asyncio.run(value) if task.isasync else value
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="prefect-lite-run")
-    return _pool
+def _outside_of_flows() -> TaskRunner:
+    global _outside
+    if _outside is None:
+        with _lock:
+            if _outside is None:  # another thread may have made it meanwhile
+                _outside = ThreadPoolTaskRunner(MAX_THREADS).__enter__()
+    return _outside
 
 
 def close_threads() -> None:
-    """End the pool's threads once their runs have ended; the next run starts another pool."""
-    global _pool
-    pool, _pool = _pool, None
-    if pool is not None:
-        pool.shutdown()
+    """End the threads once their runs have ended; the next run starts others."""
+    global _outside
+    runner, _outside = _outside, None
+    if runner is not None:
+        runner.__exit__(None, None, None)
 
 
 def _after_fork() -> None:
-    global _pool
-    _pool = None  # its threads stayed in the parent
+    global _outside, _lock
+    _outside = None  # its threads stayed in the parent
+    _lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -10,14 +10,26 @@ Meaning of ``None``: "not set", for each option as its paragraph says. Durations
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
-from prefect_lite.exceptions import ConfigurationError, OptionNotPortable
+from prefect_lite.exceptions import OptionNotPortable
+from prefect_lite.option_checks import (
+    assets,
+    check_callable,
+    check_duration,
+    check_names,
+    check_number,
+    check_object,
+    check_run_name,
+    check_switch,
+    check_text,
+    hooks,
+    retry_delays,
+    texts,
+)
 
 if TYPE_CHECKING:
     from prefect_lite.states import State
@@ -27,10 +39,8 @@ else:
     StateHook = Callable[..., Any]
 
 TransactionHook: TypeAlias = Callable[[Any], Any]
-RetryCondition: TypeAlias = Callable[[Any, Any, Any], bool]
+RetryCondition: TypeAlias = Callable[[Any, Any, Any], bool | Awaitable[bool]]
 RetryDelays: TypeAlias = float | Sequence[float] | Callable[[int], list[float]] | None
-
-MAX_RETRY_DELAYS = 50
 
 
 class TaskOptions(TypedDict, total=False):
@@ -75,17 +85,15 @@ class AttributeOptions:
 
     Attributes:
         description: For people. Defaults to the function's docstring.
-        tags: Labels of every run; shown and searchable.
         version: Of the task's definition, for the record.
         aliases: Older keys that a worker serving this task also serves.
         retries: How often a failed run is tried again. Default 0. Lost workers are not counted here.
-        retry_delay_seconds: Wait before a retry: one number for all, a list with one per retry (the last
-            repeats), or a callable that makes that list from ``retries``. At most 50. None: no wait.
-        retry_jitter_factor: Lengthen each delay by a random share of up to this factor. None: exact delays.
+        retry_jitter_factor: Spread each delay to both sides by a random share of up to this. None: not.
         retry_condition_fn: Called with (task, run, state) after a failure; False ends the run as failed.
-        timeout_seconds: Longest duration of one attempt; then it fails as ``TimedOut``. None: no limit.
+        timeout_seconds: Longest duration of one attempt; then it fails as ``TimedOut``. None or 0: no limit.
         log_prints: Send ``print`` inside the task to the run's log. None: no.
-        task_run_name: Name of a run: a template over the arguments (``"load-{table}"``) or a callable.
+        task_run_name: Name of a run: a template over the arguments (``"load-{table}"``, ``"{user.name}"``),
+            or a callable; one with a parameter called ``parameters`` gets the arguments in it, by name.
         result_ttl_seconds: How long the ended run's record is kept. None: the broker's setting (a day).
         max_lost: Lost leases after which a run is ``Crashed``. None: the broker's setting (3).
         stop_on_lost_contact: Stop a run whose worker has reached no broker for a whole lease, instead of
@@ -98,11 +106,9 @@ class AttributeOptions:
     """
 
     description: str | None = None
-    tags: Iterable[str] | None = None
     version: str | None = None
     aliases: Iterable[str] = ()
     retries: int = 0
-    retry_delay_seconds: RetryDelays = None
     retry_jitter_factor: float | None = None
     retry_condition_fn: RetryCondition | None = None
     timeout_seconds: float | None = None
@@ -130,12 +136,17 @@ class Options(AttributeOptions):
     Attributes:
         name: Label for people, may repeat. Defaults to the function's name.
         key: What a run names its task by. Defaults to ``module.qualname``; must be unique in a worker.
+        tags: Labels of every run, beside those of the ``tags(...)`` context it starts in. Default none.
+        retry_delay_seconds: Wait before a retry: one number for all, a list with one per retry (the last
+            repeats), or a callable that makes that list from ``retries``. At most 50. None: no wait.
         on_running, on_completion, on_failure: Called with (task, run, state) when a run gets there.
         on_commit, on_rollback: Called with the transaction.
     """
 
     name: str | None = None
     key: str | None = None
+    tags: Iterable[str] | None = None
+    retry_delay_seconds: RetryDelays = None
     on_running: Sequence[StateHook] | None = None
     on_completion: Sequence[StateHook] | None = None
     on_failure: Sequence[StateHook] | None = None
@@ -143,36 +154,19 @@ class Options(AttributeOptions):
     on_rollback: Sequence[TransactionHook] | None = None
 
     def __post_init__(self) -> None:
-        _check_texts(self)
-        _check_numbers(self)
-        _check_callables(self)
-        for name in ("tags", "aliases", *HOOKS):  # fixed here, whatever happens to the caller's list later
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, frozenset(value) if name == "tags" else tuple(value))
-        self.retry_delays()
+        values = self.__dict__
+        for name, fix in _FIXES.items():
+            value = values[name]
+            if value is not None and value is not _CLEARED.get(name):
+                values[name] = fix(name, value)  # fixed, whatever happens to the caller's list later
+        for name, cleared in _CLEARED.items():
+            if values[name] is None:
+                values[name] = cleared
+        values["_delays"] = retry_delays(self.retry_delay_seconds, self.retries)
 
     def retry_delays(self) -> tuple[float, ...]:
-        """The configured delays in seconds, one or more; retry n (from 0) takes ``delays[min(n, last)]``.
-
-        Raises:
-            ConfigurationError: Too many, negative, or no numbers.
-        """
-        delays: Any = self.retry_delay_seconds
-        if delays is None:
-            return (0.0,)
-        if callable(delays):
-            delays = delays(self.retries)
-        if not isinstance(delays, Iterable):
-            delays = (delays,)
-        listed: tuple[Any, ...] = tuple(cast("Iterable[Any]", delays))
-        if len(listed) > MAX_RETRY_DELAYS:
-            raise ConfigurationError(
-                f"retry_delay_seconds has {len(listed)} delays; at most {MAX_RETRY_DELAYS}."
-            )
-        for delay in listed:
-            _require_number("retry_delay_seconds", delay, minimum=0)
-        return tuple(float(delay) for delay in listed) or (0.0,)
+        """The configured delays in seconds, one or more; retry n (from 0) takes ``delays[min(n, last)]``."""
+        return self.__dict__["_delays"]
 
     def changed(self, changes: Mapping[str, Any]) -> Options:
         """A copy with ``changes``.
@@ -180,7 +174,7 @@ class Options(AttributeOptions):
         Raises:
             ConfigurationError: An option that does not exist, or an impossible value.
         """
-        check_names(changes)
+        check_names(changes, OPTION_NAMES)
         return dataclasses.replace(self, **changes)
 
 
@@ -191,17 +185,6 @@ ATTRIBUTE_NAMES = frozenset(field.name for field in dataclasses.fields(Attribute
 # They say which task runs, or matter only where the task was changed.
 _STAY_HERE = frozenset({"key", "aliases", "description", "viz_return_value"})
 _PLAIN = (type(None), bool, int, float, str)
-
-
-def check_names(options: Mapping[str, Any]) -> None:
-    """Refuse options that don't exist, naming the nearest one that does."""
-    for name in options:
-        if name not in OPTION_NAMES:
-            import difflib
-
-            near = difflib.get_close_matches(name, OPTION_NAMES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigurationError(f"There is no task option {name!r}.{hint}")
 
 
 def travelling(changes: Mapping[str, Any], task_name: str) -> dict[str, Any]:
@@ -240,62 +223,54 @@ def applied(options: Options, travelled: Mapping[str, Any]) -> Options:
     return dataclasses.replace(options, **changes)
 
 
-def _require_number(
-    name: str, value: Any, *, minimum: float, above: bool = False, whole: bool = False
-) -> None:
-    kind: Any = numbers.Integral if whole else numbers.Real
-    fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or value < minimum or (above and value == minimum):
-        what = "a whole number" if whole else "a number"
-        bound = f"above {minimum:g}" if above else f"of at least {minimum:g}"
-        raise ConfigurationError(f"{name} must be {what} {bound}, got {value!r}.")
+Fix: TypeAlias = Callable[[str, Any], Any]
 
 
-def _check_numbers(options: Options) -> None:
-    _require_number("retries", options.retries, minimum=0, whole=True)
-    if options.retry_jitter_factor is not None:
-        _require_number("retry_jitter_factor", options.retry_jitter_factor, minimum=0)
-    if options.timeout_seconds is not None:
-        _require_number("timeout_seconds", options.timeout_seconds, minimum=0, above=True)
-    if options.result_ttl_seconds is not None:
-        _require_number("result_ttl_seconds", options.result_ttl_seconds, minimum=0, above=True)
-    if options.max_lost is not None:
-        _require_number("max_lost", options.max_lost, minimum=0, whole=True)
-    expiration: Any = options.cache_expiration
-    if expiration is not None and not isinstance(expiration, timedelta):
-        raise ConfigurationError(f"cache_expiration must be a timedelta, got {expiration!r}.")
+def _checked(check: Callable[..., None], **how: Any) -> Fix:
+    def fix(name: str, value: Any) -> Any:
+        check(name, value, **how)
+        return value
+
+    return fix
 
 
-def _check_texts(options: Options) -> None:
-    for name in ("name", "description", "version", "key", "result_storage_key"):
-        value = getattr(options, name)
-        if value is not None and not isinstance(value, str):
-            raise ConfigurationError(f"{name} must be a string, got {value!r}.")
-    for name in ("tags", "aliases"):
-        value: Any = getattr(options, name)
-        if value is None:
-            continue
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise ConfigurationError(f"{name} must be a collection of strings, got {value!r}.")
-        for item in cast("Iterable[Any]", value):
-            if not isinstance(item, str):
-                raise ConfigurationError(f"{name} must be a collection of strings, got {item!r} in it.")
+def _listed(_name: str, value: Any) -> Any:
+    return tuple(cast("Sequence[Any]", value)) if isinstance(value, list) else value
 
 
-def _check_callables(options: Options) -> None:
-    for name in ("retry_condition_fn", "cache_key_fn"):
-        value = getattr(options, name)
-        if value is not None and not callable(value):
-            raise ConfigurationError(f"{name} must be callable, got {value!r}.")
-    run_name: Any = options.task_run_name
-    if run_name is not None and not isinstance(run_name, str) and not callable(run_name):
-        raise ConfigurationError(f"task_run_name must be a string or a callable, got {run_name!r}.")
-    for name in HOOKS:
-        hooks: Any = getattr(options, name)
-        if hooks is None:
-            continue
-        if isinstance(hooks, str) or not isinstance(hooks, Iterable):
-            raise ConfigurationError(f"{name} must be a list of callables, got {hooks!r}.")
-        for hook in cast("Iterable[Any]", hooks):
-            if not callable(hook):
-                raise ConfigurationError(f"{name} must be a list of callables, got {hook!r} in it.")
+def _labels(name: str, value: Any) -> frozenset[str]:
+    return frozenset(texts(name, value))
+
+
+def _limit(name: str, value: Any) -> Any:
+    check_number(name, value)
+    return value or None  # no time at all means no limit
+
+
+_TEXT = _checked(check_text)
+_COUNT = _checked(check_number, whole=True)
+_SWITCH = _checked(check_switch)
+_CALLABLE = _checked(check_callable)
+
+_FIXES: dict[str, Fix] = {
+    **dict.fromkeys(("name", "description", "version", "key", "result_storage_key"), _TEXT),
+    **dict.fromkeys(("retries", "max_lost"), _COUNT),
+    **dict.fromkeys(("log_prints", "stop_on_lost_contact", "persist_result", "refresh_cache"), _SWITCH),
+    **dict.fromkeys(("retry_condition_fn", "cache_key_fn"), _CALLABLE),
+    **dict.fromkeys(HOOKS, hooks),
+    **dict.fromkeys(("result_storage", "result_serializer"), _checked(check_object, or_text=True)),
+    "cache_policy": _checked(check_object),
+    "tags": _labels,
+    "aliases": texts,
+    "asset_deps": assets,
+    "retry_delay_seconds": _listed,
+    "retry_jitter_factor": _checked(check_number),
+    "timeout_seconds": _limit,
+    "task_run_name": _checked(check_run_name),
+    "result_ttl_seconds": _checked(check_number, above=True),
+    "cache_expiration": _checked(check_duration),
+}
+"""What becomes of each option's value, unless it is None. Options that are not here may be anything."""
+
+_CLEARED: dict[str, Any] = {"retries": 0, "tags": frozenset(), "aliases": (), "stop_on_lost_contact": False}
+"""What None means where it means something else."""

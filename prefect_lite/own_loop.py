@@ -8,6 +8,8 @@ import threading
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+from prefect_lite import thread_starts
+
 T = TypeVar("T")
 
 
@@ -35,7 +37,7 @@ def run_in_own_loop(awaitable: Awaitable[T]) -> T:
             errors.append(exc)
 
     thread = threading.Thread(target=work, name="prefect-lite-await")
-    thread.start()
+    thread_starts.start(thread)
     thread.join()
     if errors:
         raise errors.pop()

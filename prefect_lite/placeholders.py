@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any
 
-MAX_DEPTH: Final = 32
-"""Collections in collections that are looked into, at both ends."""
+from prefect_lite.nesting import Replacement
 
 
 class Upstream:
@@ -65,41 +64,8 @@ def filled(
     """A call with ``value_of`` each placeholder in its place; what holds none stays the same object.
 
     Raises:
-        TypeError: A value that can't be in a set is to be.
+        TypeError: A value that can't be in a set, or a key of a dict, is to be.
+        ParameterTypeError: Nobody knows how to make another collection of a kind.
         Exception: What ``value_of`` raises.
     """
-    return (
-        tuple(_filled(value, value_of, MAX_DEPTH) for value in args),
-        {name: _filled(value, value_of, MAX_DEPTH) for name, value in kwargs.items()},
-    )
-
-
-def _filled(value: Any, value_of: Callable[[Upstream], Any], depth: int) -> Any:
-    if type(value) is Upstream:
-        return value_of(value)
-    if depth == 0:
-        return value
-    if type(value) is dict:
-        mapping = cast("dict[Any, Any]", value)
-        items = [_filled(item, value_of, depth - 1) for item in mapping.values()]
-        if all(new is old for new, old in zip(items, mapping.values(), strict=True)):
-            return mapping
-        return dict(zip(mapping, items, strict=True))
-    make = maker(value)
-    if make is None:
-        return value
-    old_items = list(value)
-    items = [_filled(item, value_of, depth - 1) for item in old_items]
-    if all(new is old for new, old in zip(items, old_items, strict=True)):
-        return value
-    return make(items)
-
-
-def maker(value: Any) -> Callable[[Any], Any] | None:
-    """What makes another collection of the same kind from items; None when we don't know."""
-    kind = cast("Any", type(value))
-    if kind in (list, tuple, set, frozenset):
-        return kind
-    if isinstance(value, tuple) and hasattr(kind, "_make"):
-        return kind._make
-    return None
+    return Replacement((Upstream,), value_of).in_call(args, kwargs)

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     max_queued_total: int = Field(
         default=5_000_000, ge=1, description="READY, DELAYED and BLOCKED runs of the namespace."
     )
+    test_clock: bool = Field(
+        default=False, description="Whoever may submit may advance the broker's time; for test suites."
+    )
     max_log_lines: int = Field(default=1_000, ge=0, description="Kept per run.")
 
     # Worker

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from prefect_lite.belonging import Belonging, Place, belonging, is_anywhere, with_belonging
 from prefect_lite.client.requests import Submission, wait_for_all
 from prefect_lite.client.runtime import Runtime, get_runtime
 from prefect_lite.conditions import SendConditions, parse_conditions, seconds_of
@@ -19,6 +20,7 @@ from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, Prefec
 from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Submit
 from prefect_lite.run_ids import new_run_id
+from prefect_lite.run_inputs import inputs_of, listed
 from prefect_lite.serializers import (
     MSGPACK,
     canonical_call,
@@ -27,7 +29,7 @@ from prefect_lite.serializers import (
     encode_linked_call,
     pack_call,
 )
-from prefect_lite.upstreams import UNSETTLED, Found, Linked, alink, found_in, has_futures, link, refuse_hidden
+from prefect_lite.upstreams import UNSETTLED, Found, Linked, alink, found_in, has_futures, link
 
 if TYPE_CHECKING:
     from prefect_lite.batch import batch
@@ -57,6 +59,7 @@ class Prepared:
         "options",
         "runtime",
         "tags",
+        "travelling",
         "ttl",
     )
 
@@ -68,7 +71,8 @@ class Prepared:
         self.namespace = runtime.namespace
         self.limit = runtime.settings.max_payload_bytes
         self.key = task.key
-        self.options = pack_options(task.travelling_options)
+        self.travelling = task.travelling_options
+        self.options = pack_options(self.travelling)
         # A name that the key already tells would only cost memory in Redis.
         self.name = "" if task.key.rpartition(".")[2] == task.name else task.name[:512]
         self.ttl = options.result_ttl_seconds or 0.0
@@ -83,15 +87,19 @@ def send(
     conditions: SendConditions | None = None,
     wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
     dependencies: Mapping[str, Any] | None = None,
+    place: Place | None = None,
 ) -> PrefectDistributedFuture[Any]:
     """Make a run durable and return its future. Raises what ``Task.delay`` says."""
     args, prepared = _begin(task, args, kwargs)
     encoded = _encode(task, prepared, args, kwargs)
     if encoded is None or wait_for or dependencies:
+        wait_for = listed(wait_for)  # it may be used up by looking
         linked = link(args, kwargs, found_in((wait_for, dependencies)))
-        message = _linked_message(task, prepared, linked, conditions, watch=prepared.runtime.waited)
+        whose = _belonging(task, args, kwargs, wait_for, dependencies, place)
+        message = _linked_message(task, prepared, linked, conditions, whose, watch=prepared.runtime.waited)
     else:
-        message = _message(task, prepared, encoded, conditions, watch=prepared.runtime.waited)
+        whose = belonging({}, place) if place is not None or is_anywhere() else None
+        message = _message(task, prepared, encoded, conditions, whose, watch=prepared.runtime.waited)
     runtime = prepared.runtime
     future, collector = _watched(runtime, message)
     submission = runtime.submit((message,), collector, _patience(runtime, conditions))
@@ -108,15 +116,19 @@ async def asend(
     conditions: SendConditions | None = None,
     wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
     dependencies: Mapping[str, Any] | None = None,
+    place: Place | None = None,
 ) -> PrefectDistributedFuture[Any]:
     """``send`` for coroutines."""
     args, prepared = _begin(task, args, kwargs)
     encoded = _encode(task, prepared, args, kwargs)
     if encoded is None or wait_for or dependencies:
+        wait_for = listed(wait_for)  # it may be used up by looking
         linked = await alink(args, kwargs, found_in((wait_for, dependencies)))
-        message = _linked_message(task, prepared, linked, conditions, watch=prepared.runtime.waited)
+        whose = _belonging(task, args, kwargs, wait_for, dependencies, place)
+        message = _linked_message(task, prepared, linked, conditions, whose, watch=prepared.runtime.waited)
     else:
-        message = _message(task, prepared, encoded, conditions, watch=prepared.runtime.waited)
+        whose = belonging({}, place) if place is not None or is_anywhere() else None
+        message = _message(task, prepared, encoded, conditions, whose, watch=prepared.runtime.waited)
     runtime = prepared.runtime
     future, collector = _watched(runtime, message)
     submission = await runtime.submit_async((message,), collector, _patience(runtime, conditions))
@@ -178,10 +190,11 @@ def send_many(
         Exception: What ``Task.delay`` raises, when it is the same for all, or before any was sent.
     """
     sending = _Sending(_prepare(task))
-    found = found_in((wait_for,)) if wait_for else None
+    wait_for = listed(wait_for)
+    found = found_in(wait_for) if wait_for else None
     try:
         for args, kwargs in calls:
-            sending.add(_bulk_message(task, sending.prepared, args, kwargs, found, sending.watch))
+            sending.add(_bulk_message(task, sending, args, kwargs, wait_for, found))
     except Exception as exc:
         sending.stop_at(exc)
         raise
@@ -195,16 +208,31 @@ def send_many(
 
 def _bulk_message(
     task: Task[..., Any],
-    prepared: Prepared,
+    sending: _Sending,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    wait_for: Found | None,
-    watch: bool,
+    wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None,
+    found: Found | None,
 ) -> Submit:
+    prepared, watch = sending.prepared, sending.watch
     encoded = _encode(task, prepared, args, kwargs)
-    if encoded is None or wait_for is not None:
-        return _linked_message(task, prepared, link(args, kwargs, wait_for or Found([])), None, watch=watch)
-    return _message(task, prepared, encoded, None, watch=watch)
+    if encoded is None or found is not None:
+        linked = link(args, kwargs, found or Found([]))
+        whose = _belonging(task, args, kwargs, wait_for)
+        return _linked_message(task, prepared, linked, None, whose, watch=watch)
+    return _message(task, prepared, encoded, None, sending.belonging, watch=watch)
+
+
+def _belonging(
+    task: Task[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    wait_for: Any,
+    dependencies: Mapping[str, Any] | None = None,
+    place: Place | None = None,
+) -> Belonging | None:
+    """Where a run belongs that depends on others, and on which; to be asked once all of these have an id."""
+    return belonging(inputs_of(task.binder.parameters(args, kwargs), wait_for, dependencies), place)
 
 
 class _Sending:
@@ -215,6 +243,7 @@ class _Sending:
         futures: Of all runs so far, in order.
         sent: Their submissions, a chunk each.
         watch: Their SUBMITs are to ask for their ends.
+        belonging: Where they belong, if they depend on nothing.
     """
 
     def __init__(self, prepared: Prepared) -> None:
@@ -222,6 +251,7 @@ class _Sending:
         self.futures: PrefectFutureList[Any] = PrefectFutureList()
         self.sent: list[Submission] = []
         self.watch = prepared.runtime.waited_for_many
+        self.belonging = belonging({}) if is_anywhere() else None
         self._chunk: list[Submit] = []
         self._collector: Collector | None = None
         if self.watch:
@@ -348,7 +378,6 @@ def _encode(
     plain = pack_call(args, kwargs)
     if plain is not None:
         return MSGPACK, plain
-    refuse_hidden(args, kwargs)
     if has_futures(args, kwargs):
         return None
     return _encode_with(encode_call, task, prepared, args, kwargs)
@@ -386,13 +415,14 @@ def _linked_message(
     prepared: Prepared,
     linked: Linked,
     conditions: SendConditions | None,
+    whose: Belonging | None,
     *,
     watch: bool,
 ) -> Submit:
     """SUBMIT of a run that waits for others."""
     encode_ = encode_linked_call if linked.has_placeholders else encode_call
     encoded = _encode_with(encode_, task, prepared, linked.args, linked.kwargs)
-    message = _message(task, prepared, encoded, conditions, watch=watch)
+    message = _message(task, prepared, encoded, conditions, whose, watch=watch)
     return message._replace(parents=linked.parents, tolerated=linked.tolerated)
 
 
@@ -401,6 +431,7 @@ def _message(
     prepared: Prepared,
     encoded: tuple[int, bytes],
     conditions: SendConditions | None,
+    whose: Belonging | None,
     *,
     watch: bool,
 ) -> Submit:
@@ -410,9 +441,13 @@ def _message(
         print_ = fingerprint(prepared.key, codec, canonical_call(codec, payload))
     else:
         run_id, timing, print_ = new_run_id(), (0.0, 0.0, 0, ""), b""
-    body = seal(
-        prepared.keyring, CALL, prepared.namespace, prepared.key, run_id, codec, prepared.options, payload
-    )
+    options, tags, info = prepared.options, prepared.tags, b""
+    if whose is not None:
+        info = whose.packed
+        options = pack_options(with_belonging(prepared.travelling, info))
+        if whose.tags:
+            tags = sorted(whose.tags.union(tags))
+    body = seal(prepared.keyring, CALL, prepared.namespace, prepared.key, run_id, codec, options, payload)
     if len(body) > prepared.limit:
         raise PayloadTooLarge(
             f"The arguments of {task.name}() take {len(body):,} bytes, more than max_payload_bytes "
@@ -430,8 +465,10 @@ def _message(
         prepared.ttl,
         prepared.max_lost,
         _NO_PARENTS,
-        prepared.tags,
+        tags,
         watch,
+        _NO_PARENTS,
+        info,
     )
 
 

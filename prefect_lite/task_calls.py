@@ -1,17 +1,29 @@
-"""The ways to send a task somewhere else: to a thread with ``submit`` and ``map``, to a worker with the rest.
+"""The ways to call a task: here, in a thread with ``submit`` and ``map``, or on a worker with the rest.
 
-They are a base class of ``Task`` because each needs its signature twice, for functions and for coroutine
-functions, whose futures give what the coroutine returns.
+They are a base class of ``Task`` because each needs its signature several times: the future of a coroutine
+function gives what the coroutine returns, that of a generator function a list of all that it yields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast, overload
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 if TYPE_CHECKING:
     from prefect_lite.conditions import SendConditions
     from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList
+    from prefect_lite.run_inputs import RunInput
     from prefect_lite.states import State
     from prefect_lite.tasks import Task
     from prefect_lite.utilities.annotations import allow_failure
@@ -21,20 +33,127 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
+Coro: TypeAlias = Coroutine[Any, Any, T]
+Steps: TypeAlias = Generator[T, Any, Any] | AsyncGenerator[T, Any]
+Dependencies: TypeAlias = "Mapping[str, Iterable[RunInput | PrefectFuture[Any]]]"
+Upstreams: TypeAlias = "Iterable[Any] | PrefectFuture[Any] | allow_failure[Any] | None"
+
+
+def _first_call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``direct.call``, with its timers and threads, is loaded once somebody calls a task."""
+    global _call
+    from prefect_lite.direct import call
+
+    _call = call
+    return call(task, args, kwargs)
+
+
+_call: Callable[[Task[..., Any], tuple[Any, ...], dict[str, Any]], Any] = _first_call
+
 
 class TaskCalls(Generic[P, R_co]):
-    """See the module's docstring."""
+    """See the module's docstring. Calls with ``return_state`` or ``wait_for`` take any arguments else."""
 
     @property
     def _task(self) -> Task[..., Any]:
         return cast("Task[..., Any]", self)
 
+    # -- here -------------------------------------------------------------------------------------
+
+    # The first is what other generic functions see of a task that they are given.
+    @overload
+    def __call__(self: TaskCalls[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    # A T may itself be a coroutine; those are meant by this one.
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self: TaskCalls[P, Coro[T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Upstreams = None,
+        **kwargs: Any,
+    ) -> Coro[State[T]]: ...
+    @overload
+    def __call__(
+        self: TaskCalls[P, T],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Upstreams = None,
+        **kwargs: Any,
+    ) -> State[T]: ...
+    @overload
+    def __call__(
+        self: TaskCalls[P, T],
+        *args: Any,
+        wait_for: Upstreams,
+        return_state: Literal[False] = False,
+        **kwargs: Any,
+    ) -> T: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run in this process, with retries, timeout and hooks; a coroutine function gives a coroutine.
+
+        Args:
+            *args: Of the function. Futures among them are replaced by their results.
+            return_state: Return the final state instead of the value, and raise nothing.
+            wait_for: Futures that have to end first.
+            **kwargs: Of the function.
+        """
+        task = cast("Task[..., Any]", self)
+        return _call(task, (*task.bound_to, *args) if task.bound_to else args, kwargs)
+
     @overload
     def submit(
-        self: TaskCalls[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> PrefectFuture[T]: ...
+        self: TaskCalls[P, Coro[T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Upstreams = None,
+        **kwargs: Any,
+    ) -> State[T]: ...
+    @overload
+    def submit(
+        self: TaskCalls[P, Steps[T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Upstreams = None,
+        **kwargs: Any,
+    ) -> State[list[T]]: ...
+    @overload
+    def submit(
+        self: TaskCalls[P, T],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Upstreams = None,
+        **kwargs: Any,
+    ) -> State[T]: ...
+    @overload
+    def submit(self: TaskCalls[P, Coro[T]], *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[T]: ...
+    @overload
+    def submit(self: TaskCalls[P, Steps[T]], *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[list[T]]: ...
     @overload
     def submit(self: TaskCalls[P, T], *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[T]: ...
+    @overload
+    def submit(
+        self: TaskCalls[P, Coro[T]],
+        *args: Any,
+        wait_for: Upstreams,
+        return_state: Literal[False] = False,
+        **kwargs: Any,
+    ) -> PrefectFuture[T]: ...
+    @overload
+    def submit(
+        self: TaskCalls[P, Steps[T]],
+        *args: Any,
+        wait_for: Upstreams,
+        return_state: Literal[False] = False,
+        **kwargs: Any,
+    ) -> PrefectFuture[list[T]]: ...
+    @overload
+    def submit(
+        self: TaskCalls[P, T],
+        *args: Any,
+        wait_for: Upstreams,
+        return_state: Literal[False] = False,
+        **kwargs: Any,
+    ) -> PrefectFuture[T]: ...
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Run in a thread of this process. Futures among the arguments are replaced by their results.
 
@@ -52,8 +171,12 @@ class TaskCalls(Generic[P, R_co]):
 
     @overload
     def delay(
-        self: TaskCalls[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+        self: TaskCalls[P, Coro[T]], *args: P.args, **kwargs: P.kwargs
     ) -> PrefectDistributedFuture[T]: ...
+    @overload
+    def delay(
+        self: TaskCalls[P, Steps[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> PrefectDistributedFuture[list[T]]: ...
     @overload
     def delay(self: TaskCalls[P, T], *args: P.args, **kwargs: P.kwargs) -> PrefectDistributedFuture[T]: ...
     def delay(self, *args: Any, **kwargs: Any) -> Any:
@@ -78,12 +201,16 @@ class TaskCalls(Generic[P, R_co]):
 
     @overload
     def adelay(
-        self: TaskCalls[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+        self: TaskCalls[P, Coro[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coro[PrefectDistributedFuture[T]]: ...
+    @overload
+    def adelay(
+        self: TaskCalls[P, Steps[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coro[PrefectDistributedFuture[list[T]]]: ...
     @overload
     def adelay(
         self: TaskCalls[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+    ) -> Coro[PrefectDistributedFuture[T]]: ...
     def adelay(self, *args: Any, **kwargs: Any) -> Any:
         """``delay`` for coroutines: the event loop goes on while the broker stores the run."""
         from prefect_lite.submission import asend
@@ -92,28 +219,37 @@ class TaskCalls(Generic[P, R_co]):
 
     @overload
     def apply_async(
-        self: TaskCalls[P, Coroutine[Any, Any, T]],
+        self: TaskCalls[P, Coro[T]],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
-        dependencies: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
         **conditions: Unpack[SendConditions],
     ) -> PrefectDistributedFuture[T]: ...
+    @overload
+    def apply_async(
+        self: TaskCalls[P, Steps[T]],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> PrefectDistributedFuture[list[T]]: ...
     @overload
     def apply_async(
         self: TaskCalls[P, T],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
-        dependencies: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
         **conditions: Unpack[SendConditions],
     ) -> PrefectDistributedFuture[T]: ...
     def apply_async(
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
-        dependencies: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
         **conditions: Unpack[SendConditions],
     ) -> Any:
         """``delay`` with conditions.
@@ -123,7 +259,8 @@ class TaskCalls(Generic[P, R_co]):
             kwargs: Keyword arguments of the function.
             wait_for: Futures whose runs have to complete first (with ``allow_failure``: to end). The run
                 waits for them, not this call.
-            dependencies: For programs written for Prefect: name to futures; waited for as ``wait_for``.
+            dependencies: Name to what the run depends on. Inputs (``RunInput``) are recorded in its
+                ``task_inputs`` and not waited for; futures are waited for as in ``wait_for``.
             **conditions: ``countdown``, ``eta``, ``expires``, ``priority``, ``idempotency_key``,
                 ``run_id``: see ``SendConditions``.
 
@@ -138,28 +275,37 @@ class TaskCalls(Generic[P, R_co]):
 
     @overload
     def aapply_async(
-        self: TaskCalls[P, Coroutine[Any, Any, T]],
+        self: TaskCalls[P, Coro[T]],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
-        dependencies: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
         **conditions: Unpack[SendConditions],
-    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+    ) -> Coro[PrefectDistributedFuture[T]]: ...
+    @overload
+    def aapply_async(
+        self: TaskCalls[P, Steps[T]],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
+        **conditions: Unpack[SendConditions],
+    ) -> Coro[PrefectDistributedFuture[list[T]]]: ...
     @overload
     def aapply_async(
         self: TaskCalls[P, T],
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
-        dependencies: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
         **conditions: Unpack[SendConditions],
-    ) -> Coroutine[Any, Any, PrefectDistributedFuture[T]]: ...
+    ) -> Coro[PrefectDistributedFuture[T]]: ...
     def aapply_async(
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
-        dependencies: Mapping[str, Any] | None = None,
+        wait_for: Iterable[Any] | None = None,
+        dependencies: Dependencies | None = None,
         **conditions: Unpack[SendConditions],
     ) -> Any:
         """``apply_async`` for coroutines."""
@@ -169,38 +315,56 @@ class TaskCalls(Generic[P, R_co]):
 
     @overload
     def map(
-        self: TaskCalls[..., Coroutine[Any, Any, T]],
+        self: TaskCalls[..., Coro[T]],
         *args: Any,
         return_state: Literal[True],
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
+        wait_for: Upstreams = None,
         **kwargs: Any,
     ) -> list[State[T]]: ...
+    @overload
+    def map(
+        self: TaskCalls[..., Steps[T]],
+        *args: Any,
+        return_state: Literal[True],
+        deferred: bool = False,
+        wait_for: Upstreams = None,
+        **kwargs: Any,
+    ) -> list[State[list[T]]]: ...
     @overload
     def map(
         self: TaskCalls[..., T],
         *args: Any,
         return_state: Literal[True],
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
+        wait_for: Upstreams = None,
         **kwargs: Any,
     ) -> list[State[T]]: ...
     @overload
     def map(
-        self: TaskCalls[..., Coroutine[Any, Any, T]],
+        self: TaskCalls[..., Coro[T]],
         *args: Any,
         return_state: Literal[False] = False,
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
+        wait_for: Upstreams = None,
         **kwargs: Any,
     ) -> PrefectFutureList[T]: ...
     @overload
     def map(
+        self: TaskCalls[..., Steps[T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        deferred: bool = False,
+        wait_for: Upstreams = None,
+        **kwargs: Any,
+    ) -> PrefectFutureList[list[T]]: ...
+    @overload
+    def map(
         self: TaskCalls[..., T],
         *args: Any,
         return_state: Literal[False] = False,
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
+        wait_for: Upstreams = None,
         **kwargs: Any,
     ) -> PrefectFutureList[T]: ...
     def map(
@@ -208,7 +372,7 @@ class TaskCalls(Generic[P, R_co]):
         *args: Any,
         return_state: bool = False,
         deferred: bool = False,
-        wait_for: Iterable[PrefectFuture[Any] | allow_failure[Any]] | None = None,
+        wait_for: Upstreams = None,
         **kwargs: Any,
     ) -> Any:
         """One run for each item of the iterable arguments; others, and ``unmapped(...)``, go to every run.

@@ -7,18 +7,23 @@ change or repeat, and a run whose key nobody serves would wait for ever.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from prefect_lite.exceptions import ConfigurationError
 from prefect_lite.main_module import import_name_of
+from prefect_lite.task_functions import innermost
 
 MAX_KEY_CHARS = 512
 
 
 def task_key_of(fn: Callable[..., Any]) -> str:
     """The default key of a function, or of an object that is callable."""
-    named: Any = fn if hasattr(fn, "__qualname__") else type(fn)
-    return f"{import_name_of(named)}.{named.__qualname__}"
+    named: Any = innermost(fn)
+    if not hasattr(named, "__qualname__"):
+        named = cast("Any", type(named))
+    # A partial must not take the key of its function: a worker would run the one for the other.
+    suffix = "" if innermost(fn) is fn else ".<partial>"
+    return f"{import_name_of(named)}.{named.__qualname__}{suffix}"
 
 
 def check_key(key: str) -> str:

@@ -6,9 +6,8 @@ A ``Task`` is called here (``add(1, 2)``), sent to a worker (``add.delay(1, 2)``
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -17,32 +16,48 @@ from typing import (
     Protocol,
     Self,
     TypeVar,
+    Unpack,
     cast,
     overload,
 )
 
+from prefect_lite import known_tasks
 from prefect_lite.binding import Binder
-from prefect_lite.exceptions import ConfigurationError
+from prefect_lite.borrowed_parameters import show_parameters, with_parameters_of
+from prefect_lite.exceptions import OptionTypeError
+from prefect_lite.generators import whole
 from prefect_lite.main_module import MAIN_NAMES, import_name_of, load_name, register_main
+from prefect_lite.option_checks import check_names
 from prefect_lite.options import (
     ATTRIBUTE_NAMES,
+    OPTION_NAMES,
     AttributeOptions,
     Options,
-    StateHook,
     TaskOptions,
-    TransactionHook,
-    check_names,
     travelling,
 )
+from prefect_lite.retries import exponential_backoff
+from prefect_lite.run_names import TaskRunNameCallbackWithParameters
 from prefect_lite.task_calls import R_co, TaskCalls
+from prefect_lite.task_functions import Answer, dress, inspected
+from prefect_lite.task_hooks import TaskHooks
 from prefect_lite.task_keys import check_key, task_key_of
+from prefect_lite.task_serving import TaskServing
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect_lite.context import FlowRunContext, TaskRunContext
+    from prefect_lite.run_inputs import RunInput
+    from prefect_lite.runs import TaskRun
+
     _Attributes = AttributeOptions  # a task shows its options as attributes; type checkers see them here
 else:
     _Attributes = object
 
-__all__ = ["Task", "TaskOptions", "exponential_backoff", "task"]
+__all__ = ["Task", "TaskOptions", "TaskRunNameCallbackWithParameters", "exponential_backoff", "task"]
+
+MYPY = False  # mypy takes it for True
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -52,46 +67,19 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
-def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
-    """Delays for ``retry_delay_seconds`` that double with every retry.
-
-    Args:
-        backoff_factor: The first delay in seconds.
-    """
-
-    def delays(retries: int) -> list[float]:
-        return [backoff_factor * 2.0**retry for retry in range(min(retries, 50))]
-
-    return delays
-
-
-def _with_parameters_of(
-    _options: Callable[O, Options],
-) -> Callable[[Callable[[S, dict[str, Any]], T]], Callable[Concatenate[S, O], T]]:
-    """Give a method that takes a dict of options the keyword parameters of ``Options``."""
-
-    def decorate(method: Callable[[S, dict[str, Any]], T]) -> Callable[Concatenate[S, O], T]:
-        @functools.wraps(method)
-        def with_keywords(self: S, *args: O.args, **options: O.kwargs) -> T:
-            return method(self, dict(options))
-
-        return with_keywords
-
-    return decorate
-
-
-class Task(TaskCalls[P, R_co], _Attributes):
+class Task(TaskCalls[P, R_co], TaskServing, TaskHooks, _Attributes):
     """A function that can run here, in a thread pool, or on a worker.
 
     Every option is readable: most as attributes (``task.retries``), all under ``task.options``.
 
     Attributes:
         fn: The function.
+        body: What a run of it calls: ``fn``, or for a generator what collects all that it yields.
         key: What its runs name it by.
         name: Label for people.
         options: All options, immutable.
-        isasync: Whether ``fn`` is a coroutine function.
-        isclassmethod, isstaticmethod: What kind of attribute of a class it is.
+        isasync: Whether ``fn`` is a coroutine function or an asynchronous generator function.
+        isgenerator: Whether it is a generator function, asynchronous or not.
         bound_to: The instance or class that calls get as their first argument, if any.
         binder: Checks arguments.
         prepared: What ``submission.py`` keeps between two runs.
@@ -102,43 +90,57 @@ class Task(TaskCalls[P, R_co], _Attributes):
     name: str
     options: Options
     isasync: bool
+    isgenerator: bool
 
-    def __init__(self, fn: Callable[P, R_co], options: Options | None = None) -> None:
-        """Usually made by ``@task``.
+    def __init__(
+        self,
+        fn: Callable[P, R_co] | classmethod[Any, P, R_co] | staticmethod[P, R_co],
+        options: Options | None = None,
+        /,
+        **given: Unpack[TaskOptions],
+    ) -> None:
+        """``Task(fn, name="x", retries=3)`` is what ``task(name="x", retries=3)(fn)`` makes.
 
         Args:
-            fn: A function, coroutine function, or callable object.
-            options: Defaults to ``Options()``.
+            fn: A function, coroutine function, generator function or callable object.
+            options: Checked ones, instead of the following.
+            **given: See ``prefect_lite.options.Options``.
 
         Raises:
             ConfigurationError: ``fn`` is not callable or an option is impossible.
             ReservedArgumentError: A parameter is called ``wait_for``, ``return_state`` or ``deferred``.
         """
-        self.isclassmethod = isinstance(fn, classmethod)
-        self.isstaticmethod = isinstance(fn, staticmethod)
-        if isinstance(fn, (classmethod, staticmethod)):
-            fn = cast("Any", fn).__func__
-        if not callable(fn):
-            raise ConfigurationError(f"@task needs a function, got {fn!r}.")
-        functools.update_wrapper(cast("Any", self), fn)
-        if getattr(fn, "__module__", None) in MAIN_NAMES:
+        if options is None or given:
+            options = _options(given)
+        elif not isinstance(cast("object", options), Options):
+            raise OptionTypeError(f"Give options by their name, as in Task(fn, name={options!r}).")
+        function = inspected(fn)
+        dress(self, function.fn)
+        if getattr(self, "__module__", None) in MAIN_NAMES:
             register_main()
-        self.fn = fn
-        self.isasync = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+        self.fn = function.fn
+        self.isasync, self.isgenerator = function.isasync, function.isgenerator
+        self.body: Callable[..., Any] = (
+            whole(function.fn, function.isasync) if function.isgenerator else function.fn
+        )
+        self._function = function
         self._changes: dict[str, Any] = {}
         self._original = True  # what a worker finds under the same key
         self.bound_to: tuple[Any, ...] = ()
-        self._set_options(options or Options())
-        self.binder = Binder(fn, self.name)
+        self._set_options(options)
+        self.binder = Binder(function.fn, self.name)
 
     def _set_options(self, options: Options) -> None:
         self.options = options
-        self.name = options.name or getattr(self.fn, "__name__", type(self.fn).__name__)
+        self.name = options.name or self._function.name
         self.key = check_key(options.key if options.key is not None else task_key_of(self.fn))
+        for alias in options.aliases:
+            check_key(alias)
         self.__dict__.update({name: getattr(options, name) for name in ATTRIBUTE_NAMES})
         if options.description is None:
-            self.__dict__["description"] = inspect.getdoc(self.fn)
+            self.__dict__["description"] = self._function.description
         self.prepared: Any = None
+        known_tasks.learn(self, original=self._original)
 
     def _copy(self) -> Self:
         copy = object.__new__(type(self))
@@ -157,9 +159,31 @@ class Task(TaskCalls[P, R_co], _Attributes):
         return self.binder.signature
 
     @property
-    def ismethod(self) -> bool:
+    def ismethod(self) -> Answer:
         """Whether this is a method bound to an instance."""
-        return bool(self.bound_to) and not self.isclassmethod
+        return Answer(bool(self.bound_to) and not self._function.isclassmethod)
+
+    @property
+    def isclassmethod(self) -> Answer:
+        """Whether ``@task`` was put on a classmethod."""
+        return Answer(self._function.isclassmethod)
+
+    @property
+    def isstaticmethod(self) -> Answer:
+        """Whether ``@task`` was put on a staticmethod."""
+        return Answer(self._function.isstaticmethod)
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Labels of every run."""
+        return cast("frozenset[str]", self.options.tags)
+
+    @property
+    def retry_delay_seconds(self) -> float | list[float]:
+        """One delay for all retries, or the list of them (also where a callable has made it)."""
+        delays = self.options.retry_delays()
+        given = self.options.retry_delay_seconds
+        return list(delays) if callable(given) or isinstance(given, Sequence) else delays[0]
 
     @property
     def travelling_options(self) -> dict[str, Any]:
@@ -168,9 +192,12 @@ class Task(TaskCalls[P, R_co], _Attributes):
         Raises:
             OptionNotPortable: A changed option is a callable or another object only this process has.
         """
-        return travelling(self._changes, self.name)
+        changes = self._changes
+        if callable(changes.get("retry_delay_seconds")):  # it has been asked; its answer can travel
+            changes = {**changes, "retry_delay_seconds": self.retry_delay_seconds}
+        return travelling(changes, self.name)
 
-    @_with_parameters_of(Options)
+    @with_parameters_of(Options)
     def with_options(self: Task[P, R], changes: dict[str, Any]) -> Task[P, R]:
         """The same task with other options; those not named stay. ``None`` given means ``None``.
 
@@ -179,73 +206,84 @@ class Task(TaskCalls[P, R_co], _Attributes):
         """
         copy = self._copy()
         copy._set_options(self.options.changed(changes))
-        copy._changes = {**self._changes, **changes}
+        copy._changes = {**self._changes, **{name: getattr(copy.options, name) for name in changes}}
         return copy
 
+    if not MYPY:  # it takes the first one that fits the arguments, whatever ``self`` is
+        # Of a classmethod, whose first parameter is a class.
+        @overload
+        def __get__(self: Task[Concatenate[type[S], Q], R], instance: None, owner: type[S]) -> Task[Q, R]: ...
+        @overload
+        def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
     @overload
-    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    def __get__(  # pyright: ignore[reportOverlappingOverload]  # for mypy
+        self: Task[..., R], instance: None, owner: type[Any] | None = None
+    ) -> Task[..., R]: ...
     @overload
     def __get__(
         self: Task[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None
     ) -> Task[Q, R]: ...
+    @overload
+    def __get__(
+        self: Task[Concatenate[type[S], Q], R], instance: S, owner: type[Any] | None = None
+    ) -> Task[Q, R]: ...
+    # Of a staticmethod.
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Self: ...
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
         """As an attribute of a class: bind like the function it wraps. The instance goes with the run."""
-        if self.isstaticmethod or (instance is None and not self.isclassmethod):
+        if self._function.isstaticmethod or (instance is None and not self._function.isclassmethod):
             return self
         copy = self._copy()
-        copy.bound_to = (owner if self.isclassmethod else instance,)
+        copy.bound_to = (owner if self._function.isclassmethod else instance,)
         return copy
 
-    # -- here -------------------------------------------------------------------------------------
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Run in this process, with retries, timeout and hooks; a coroutine function gives a coroutine."""
-        from prefect_lite import engine
-
-        return engine.call(self, (*self.bound_to, *args), dict(kwargs))
-
-    # -- as a worker ------------------------------------------------------------------------------
-
-    def serve(self, **settings: Any) -> None:
-        """Execute runs of this task until the process is stopped; ``settings``: see ``task_worker.serve``."""
-        from prefect_lite.task_worker import serve
-
-        serve(self, **settings)
-
-    async def aserve(self, **settings: Any) -> None:
-        """``serve`` in the caller's event loop, without signal handlers."""
-        from prefect_lite.task_worker import aserve
-
-        await aserve(self, **settings)
-
-    # -- hooks ------------------------------------------------------------------------------------
-
-    def on_running(self, fn: StateHook) -> StateHook:
-        """Decorator: call ``fn(task, run, state)`` when a run starts. Use it where the task is defined."""
-        return self._add_hook("on_running", fn)
-
-    def on_completion(self, fn: StateHook) -> StateHook:
-        """Decorator: call ``fn(task, run, state)`` when a run completed."""
-        return self._add_hook("on_completion", fn)
-
-    def on_failure(self, fn: StateHook) -> StateHook:
-        """Decorator: call ``fn(task, run, state)`` when a run failed, after its retries."""
-        return self._add_hook("on_failure", fn)
-
-    def on_commit(self, fn: TransactionHook) -> TransactionHook:
-        """Decorator: call ``fn(transaction)`` when the run's record is committed."""
-        return self._add_hook("on_commit", fn)
-
-    def on_rollback(self, fn: TransactionHook) -> TransactionHook:
-        """Decorator: call ``fn(transaction)`` when the transaction rolls back."""
-        return self._add_hook("on_rollback", fn)
-
-    def _add_hook(self, name: str, fn: T) -> T:
-        change: dict[str, Any] = {name: (*(getattr(self.options, name) or ()), fn)}
-        self._set_options(self.options.changed(change))
+    def _change(self, changes: dict[str, Any]) -> None:
+        self._set_options(self.options.changed(changes))
         if not self._original:
-            self._changes = {**self._changes, **change}
-        return fn
+            self._changes = {**self._changes, **changes}
+
+    # -- runs that start later --------------------------------------------------------------------
+
+    async def create_run(
+        self,
+        client: Any = None,
+        id: UUID | None = None,
+        parameters: dict[str, Any] | None = None,
+        flow_run_context: FlowRunContext | None = None,
+        parent_task_run_context: TaskRunContext | None = None,
+        wait_for: Any = None,
+        extra_task_inputs: Mapping[str, set[RunInput]] | None = None,
+        deferred: bool = False,
+    ) -> TaskRun:
+        """A run's record before anything runs.
+
+        Args:
+            client: For programs written for Prefect; not needed.
+            id: Of the run. Default: a new one.
+            parameters: Arguments by name; kept in the record as its inputs.
+            flow_run_context: The flow run it belongs to. Default: the current one, if any.
+            parent_task_run_context: The run it was made in. Default: the current one, if any.
+            wait_for: Futures that have to end before it may start.
+            extra_task_inputs: Inputs to record beside those found in ``parameters``, by name.
+            deferred: The run is meant for a worker; it begins ``Scheduled`` instead of ``Pending``.
+        """
+        from prefect_lite import run_creation
+
+        return await run_creation.create_run(
+            cast("Any", self),
+            client=client,
+            id=id,
+            parameters=parameters,
+            flow_run_context=flow_run_context,
+            parent_task_run_context=parent_task_run_context,
+            wait_for=wait_for,
+            extra_task_inputs=extra_task_inputs,
+            deferred=deferred,
+        )
+
+    create_local_run = create_run
 
     # -- as a value -------------------------------------------------------------------------------
 
@@ -254,7 +292,7 @@ class Task(TaskCalls[P, R_co], _Attributes):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Tasks of importable modules are pickled by name, as functions are."""
-        module, qualname = import_name_of(self), cast("Any", self).__qualname__
+        module, qualname = import_name_of(self), getattr(self, "__qualname__", "")
         try:
             found: Any = load_name(module, qualname)
         except (ImportError, AttributeError):  # defined in a function, a notebook, or by -c
@@ -276,6 +314,14 @@ def _load_changed(module: str, qualname: str, changes: dict[str, Any], bound_to:
     return changed
 
 
+def _options(given: Mapping[str, Any]) -> Options:
+    check_names(given, OPTION_NAMES)
+    return Options(**given)
+
+
+show_parameters(cast("Any", Task).__init__, Options)
+
+
 class _TaskDecorator(Protocol[O]):
     @overload
     def __call__(self, fn: Callable[P, R], /, *args: O.args, **options: O.kwargs) -> Task[P, R]: ...
@@ -288,7 +334,7 @@ class _TaskDecorator(Protocol[O]):
 def _decorator_with_parameters_of(
     _options: Callable[O, Options],
 ) -> Callable[[Callable[..., Any]], _TaskDecorator[O]]:
-    return lambda function: cast("_TaskDecorator[O]", function)
+    return lambda function: cast("_TaskDecorator[O]", show_parameters(function, Options))
 
 
 @_decorator_with_parameters_of(Options)
@@ -302,8 +348,7 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Raises:
         ConfigurationError: An option that does not exist, or an impossible value.
     """
-    check_names(options)
-    checked = Options(**options)
+    checked = _options(options)
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any]:
         return Task(function, checked)

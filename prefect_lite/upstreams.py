@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from prefect_lite.client.latch import Latch
-from prefect_lite.exceptions import ParameterTypeError, SubmitError, UpstreamFailedRun
+from prefect_lite.exceptions import SubmitError, UpstreamFailedRun
 from prefect_lite.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList, wait
-from prefect_lite.placeholders import MAX_DEPTH, Upstream, maker
+from prefect_lite.nesting import SCALARS, Replacement, find
+from prefect_lite.placeholders import Upstream
 from prefect_lite.protocol.checks import MAX_PARENTS
-from prefect_lite.states import State
+from prefect_lite.states import State, result_of
 from prefect_lite.utilities.annotations import BaseAnnotation, allow_failure, quote
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ UNSETTLED: Final[dict[str, Submission]] = {}
 """On their way in a batch, by run id: their idempotency key may turn out to belong to another run."""
 _SOURCES: Final = (PrefectFuture, State)
 _MARKED: Final = (PrefectFuture, State, BaseAnnotation)
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class Found(NamedTuple):
@@ -83,16 +83,10 @@ class Linked(NamedTuple):
 
 def has_futures(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call has futures, states or marks to be replaced before it can be sent."""
-    return _has_futures((*args, *kwargs.values()), MAX_DEPTH)
-
-
-def refuse_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Objects with futures would travel as they are, and surprise a task that was written for results.
-
-    Raises:
-        ParameterTypeError: A dataclass or model holds some and is not in ``quote``.
-    """
-    _refuse_hidden((*args, *kwargs.values()), MAX_DEPTH)
+    for value in (*args, *kwargs.values()):
+        if type(value) not in SCALARS and any(True for _ in find((value,), _MARKED)):
+            return True
+    return False
 
 
 def link(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> Linked:
@@ -105,7 +99,7 @@ def link(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -> L
 
     Raises:
         UpstreamFailedRun: A run of this process, or a state, is no success and not in ``allow_failure``.
-        ParameterTypeError: A collection of an unknown kind holds futures.
+        ParameterTypeError: Nobody knows how to make another collection of a kind that holds futures.
         SubmitError: These are more runs than one can wait for.
     """
     found = _awaited(args, kwargs, wait_for)
@@ -136,7 +130,7 @@ def _linked(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Found) -
 
     def note(source: Source, allowed: bool) -> Any:
         if not isinstance(source, PrefectDistributedFuture):
-            return _value(source, allowed)
+            return value_of(source, allowed)
         run_id = _id(source)
         _check_not_refused(source)
         (tolerated if allowed else strict)[run_id] = None
@@ -191,16 +185,16 @@ def resolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
 
     Raises:
         UpstreamFailedRun: One failed and is not wrapped in ``allow_failure``.
-        ParameterTypeError: A collection of an unknown kind holds some.
+        ParameterTypeError: Nobody knows how to make another collection of a kind that holds some.
     """
     wait(_futures(_in_call(args, kwargs)))
-    return _replaced(args, kwargs, _value)
+    return _replaced(args, kwargs, value_of)
 
 
 async def aresolve(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
     """``resolve`` for coroutines."""
     await PrefectFutureList(_futures(_in_call(args, kwargs))).wait_async()
-    return _replaced(args, kwargs, _value)
+    return _replaced(args, kwargs, value_of)
 
 
 def wait_all(values: Iterable[Any]) -> None:
@@ -212,6 +206,23 @@ def wait_all(values: Iterable[Any]) -> None:
     found = found_in(values)
     wait(_futures(found))
     _check(found.sources)
+
+
+async def await_all(values: Iterable[Any]) -> None:
+    """``wait_all`` for coroutines."""
+    found = found_in(values)
+    await PrefectFutureList(_futures(found)).wait_async()
+    _check(found.sources)
+
+
+def awaited(args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_for: Any) -> list[PrefectFuture[Any]]:
+    """The futures that a call depends on.
+
+    Raises:
+        ParameterTypeError: Nobody knows how to make another collection of a kind that holds some.
+    """
+    found = _futures(_in_call(args, kwargs)) if has_futures(args, kwargs) else []
+    return found if wait_for is None else [*found, *_futures(found_in((wait_for,)))]
 
 
 # -- inside -------------------------------------------------------------------------------------------
@@ -244,103 +255,20 @@ def _futures(found: Found) -> list[PrefectFuture[Any]]:
     return [source for source, _ in found.sources if isinstance(source, PrefectFuture)]
 
 
-def _has_futures(values: Iterable[Any], depth: int) -> bool:
-    for value in values:
-        if type(value) in _SCALARS:
-            continue
-        if isinstance(value, _MARKED):
-            return True
-        items = _items(value) if depth else None
-        if items is not None and _has_futures(items, depth - 1):
-            return True
-    return False
-
-
-def _items(value: Any) -> Iterable[Any] | None:
-    """What a collection holds, in which futures are looked for; None of anything else."""
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return cast("Iterable[Any]", value)
-    if isinstance(value, dict):
-        return cast("dict[Any, Any]", value).values()
-    return None
-
-
-def _refuse_hidden(values: Iterable[Any], depth: int) -> None:
-    for value in values:
-        if type(value) in _SCALARS or isinstance(value, (*_SOURCES, quote)):
-            continue
-        if isinstance(value, BaseAnnotation):
-            value = cast("BaseAnnotation[Any]", value).unwrap()  # noqa: PLW2901
-        items = _items(value)
-        if items is None:
-            if _has_futures_inside(value):
-                raise _not_replaceable(value)
-        elif depth:
-            _refuse_hidden(items, depth - 1)
-
-
-def _has_futures_inside(value: Any) -> bool:
-    """Whether a dataclass or pydantic model holds futures, itself or in a collection.
-
-    No deeper than that: the objects in it may lead back to it.
-    """
-    kind = cast("Any", type(value))
-    for name in getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__pydantic_fields__", ()):
-        held = getattr(value, name, None)
-        if type(held) in _SCALARS:
-            continue
-        if isinstance(held, PrefectFuture):
-            return True
-        if any(isinstance(one, PrefectFuture) for one in _items(held) or ()):
-            return True
-    return False
-
-
-def _not_replaceable(value: Any) -> ParameterTypeError:
-    return ParameterTypeError(
-        f"A {type(value).__name__} among the arguments holds futures, which can be replaced by their "
-        f"results in a list, tuple, set or dict only. Pass one of these, or quote() it to pass the futures "
-        f"themselves."
-    )
-
-
 def _replaced(args: tuple[Any, ...], kwargs: Mapping[str, Any], take: Take) -> Arguments:
-    return (
-        tuple(_visit(value, take, False, MAX_DEPTH) for value in args),
-        {name: _visit(value, take, False, MAX_DEPTH) for name, value in kwargs.items()},
-    )
+    """The call with ``take(source, allow failure)`` in the place of each source, and marks taken off."""
 
+    def put(value: Any, allowed: bool) -> Any:
+        if isinstance(value, _SOURCES):
+            return take(cast("Source", value), allowed)
+        if isinstance(value, quote):
+            return cast("quote[Any]", value).unwrap()
+        allowed = allowed or isinstance(value, allow_failure)
+        return (tolerant if allowed else strict)(value.unwrap())
 
-def _visit(value: Any, take: Take, allowed: bool, depth: int) -> Any:
-    """``value`` with ``take(future, allow failure)`` in the place of each future, marks taken off."""
-    if isinstance(value, _SOURCES):
-        return take(cast("Source", value), allowed)
-    if isinstance(value, quote):
-        return cast("quote[Any]", value).unwrap()
-    if isinstance(value, BaseAnnotation):
-        marked = cast("BaseAnnotation[Any]", value)
-        return _visit(marked.unwrap(), take, allowed or isinstance(value, allow_failure), depth)
-    if depth == 0:
-        return value
-    kind = cast("Any", type(value))
-    make: Callable[[Any], Any] | None = maker(value)
-    if kind is PrefectFutureList:
-        make = list[Any]
-    if make is not None:
-        old = list(cast("Iterable[Any]", value))
-        items = [_visit(item, take, allowed, depth - 1) for item in old]
-        return value if _same(items, old) and kind is not PrefectFutureList else make(items)
-    if kind is dict:
-        mapping = cast("dict[Any, Any]", value)
-        items = [_visit(item, take, allowed, depth - 1) for item in mapping.values()]
-        return mapping if _same(items, mapping.values()) else dict(zip(mapping, items, strict=True))
-    if _has_futures([value], depth):
-        raise _not_replaceable(value)
-    return value
-
-
-def _same(items: Iterable[Any], others: Iterable[Any]) -> bool:
-    return all(one is other for one, other in zip(items, others, strict=True))
+    strict = Replacement(_MARKED, lambda value: put(value, False))
+    tolerant = Replacement(_MARKED, lambda value: put(value, True))
+    return strict.in_call(args, kwargs)
 
 
 def _check(sources: Iterable[tuple[Source, bool]]) -> None:
@@ -350,7 +278,16 @@ def _check(sources: Iterable[tuple[Source, bool]]) -> None:
             raise _failed(source, state)
 
 
-def _value(source: Source, allowed: bool) -> Any:
+def value_of(source: Source, allowed: bool) -> Any:
+    """The value of a future or state; waits for it.
+
+    Args:
+        source: The future or state.
+        allowed: If it is no success give its exception.
+
+    Raises:
+        UpstreamFailedRun: It is no success, and not ``allowed``.
+    """
     if isinstance(source, State):
         state, result = source, None
     else:
@@ -358,10 +295,12 @@ def _value(source: Source, allowed: bool) -> Any:
         state = source.state
     if not (state.is_completed() or allowed):
         raise _failed(source, state)
-    return state.result(raise_on_failure=False) if state is source else result
+    return result_of(state, raise_on_failure=False) if state is source else result
 
 
 def _failed(source: Source, state: State[Any]) -> UpstreamFailedRun:
+    if state.name == "UpstreamFailed" and state.message:
+        return UpstreamFailedRun(state.message)  # of the first one: in a long chain each would quote the next
     run_id = state.state_details.task_run_id if isinstance(source, State) else source.task_run_id
-    run = f"Run {run_id}" if run_id is not None else "A run"
-    return UpstreamFailedRun(f"{run}, which this one waited for, ended as {state}.")
+    run = f"task run '{run_id}'" if run_id is not None else "state"
+    return UpstreamFailedRun(f"Upstream {run} did not reach a 'COMPLETED' state: it ended as {state}.")

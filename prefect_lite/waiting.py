@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import math
 import os
 import queue
 import sys
@@ -13,15 +12,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from prefect_lite.client.latch import SLICE_SECONDS
 from prefect_lite.client.requests import Answered
 from prefect_lite.client.runtime import get_runtime
 from prefect_lite.collecting import Collector
 from prefect_lite.exceptions import BrokerError, EnvelopeRejected, RunExpired, SerializationError
-from prefect_lite.futures import UNDECODED, PrefectDistributedFuture
+from prefect_lite.futures import UNDECODED, PrefectDistributedFuture, take_in_slices
 from prefect_lite.outcomes import open_record, state_from_record
 from prefect_lite.protocol.messages import RunState
-from prefect_lite.states import NO_RESULT, Pending, State, StateType
+from prefect_lite.states import NO_RESULT, Pending, State, StateType, result_of
 
 logger = logging.getLogger("prefect_lite.client")
 
@@ -131,18 +129,12 @@ def next_ended(ended: queue.SimpleQueue[Any], timeout: float | None) -> Any:
     """
     lend = _slot_lender()
     if lend is None:
-        return ended.get(timeout=timeout)
-    try:
+        return take_in_slices(ended, timeout)
+    with suppress(queue.Empty):
         return ended.get_nowait()
-    except queue.Empty:
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
     lend(1)
     try:
-        # In slices: the timeout or cancellation of the run can't reach the thread inside ``get``.
-        while (left := deadline - time.monotonic()) > 0:
-            with suppress(queue.Empty):
-                return ended.get(timeout=min(left, SLICE_SECONDS))
-        raise queue.Empty
+        return take_in_slices(ended, timeout)
     finally:
         lend(-1)
 
@@ -168,7 +160,7 @@ def final_result(future: Future, raise_on_failure: bool) -> Any:
     record = future._final  # pyright: ignore[reportPrivateUsage]
     if record is not None and record.type == "COMPLETED" and record.result is not None:
         return _data(future, record)  # without the 10 us of a State
-    return final_state(future).result(raise_on_failure=raise_on_failure)
+    return result_of(final_state(future), raise_on_failure)
 
 
 def final_state(future: Future) -> State[Any]:
@@ -286,7 +278,7 @@ async def late_text_async(future: Future, timeout: float | None) -> str:
 
 
 def _late_text(future: Future, timeout: float | None, answered: Answered) -> str:
-    text = f"Run {future.task_run_id} has not ended after {timeout or 0:g} s."
+    text = f"Task run {future.task_run_id} did not complete within {timeout or 0:g} seconds."
     if not answered.ok:
         return f"{text} The broker did not say why: it can't be reached or did not answer."
     facts: dict[str, Any] = answered.value

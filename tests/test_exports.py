@@ -43,6 +43,12 @@ def test_the_package_names_resolve_and_are_listed() -> None:
     assert set(prefect_lite.__all__) <= set(dir(prefect_lite))
 
 
+def test_modules_work_as_attributes() -> None:
+    assert prefect_lite.states.Completed(data=1).data == 1
+    assert prefect_lite.runtime.task_run is not None
+    assert prefect_lite.task_runners.ThreadPoolTaskRunner is prefect_lite.ThreadPoolTaskRunner
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         prefect_lite.no_such_name  # noqa: B018

@@ -59,13 +59,13 @@ class FinishLane(_CommitLane[Finish]):
     def args(self, ops: Sequence[tuple[Finish, Committed]]) -> list[Any]:
         args: list[Any] = [self.sender, self.terms.result_ttl, self.terms.idempotency]
         extend = args.extend
-        for (run_id, token, type_, name, message, attempt, run_seconds, result), _ in ops:
+        for (run_id, token, type_, name, message, attempt, run_seconds, result, run_name), _ in ops:
             code = CODE_OF_TYPE.get(type_, "h")
-            if attempt == 1 and not message and (not name or name == usual_name(type_)):
+            if attempt == 1 and not message and not run_name and (not name or name == usual_name(type_)):
                 outcome: Any = f"{code}{int(run_seconds * 1000)}"
             else:
                 label = "" if name == usual_name(type_) else name
-                outcome = pack((code, int(run_seconds * 1000), attempt, label, message))
+                outcome = pack((code, int(run_seconds * 1000), attempt, label, message, run_name))
             extend((run_id, token, outcome, result or b""))
         return args
 

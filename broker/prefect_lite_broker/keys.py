@@ -53,9 +53,10 @@ Record fields: ``st`` state letter (``RunPhase.code``), ``d`` ``<submitted ms>:<
 ``n`` name, ``op`` rare options (msgpack map; ``p``: it waits, or waited, for others, ``w``: others wait, or
 waited, for it), ``dl`` how many it waits for, ``o`` session and ``t`` token of the lease, ``ct`` token of
 the last commit that did not end the run, ``a`` attempt started last (absent: 1), ``na`` attempt asked for
-by RETRY, ``sm`` started ms, ``e`` ended ms, ``l`` leases lost, ``su`` suspect (1, or 2 when it lost two or
-more), ``du`` due ms, ``nm`` and ``ms`` name and message of the end, ``rm`` message of the last RETRY, ``rq``
-the last request that replayed or dropped it. Times are Redis TIME in ms.
+by RETRY, ``sm`` started ms, ``hi`` earlier attempts (see lib/history.lua), ``e`` ended ms, ``l`` leases lost,
+``su`` suspect (1, or 2 when it lost two or more), ``du`` due ms, ``nm`` and ``ms`` name and message of the
+end, ``rm`` message of the last RETRY, ``rn`` what the task calls the run, ``in`` what SUBMIT says the run
+belongs to, ``rq`` the last request that replayed or dropped it. Times are Redis TIME in ms.
 """
 
 from __future__ import annotations

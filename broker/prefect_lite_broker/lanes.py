@@ -169,7 +169,7 @@ class SubmitLane(Lane[SubmitOp]):
 
     def weight(self, op: SubmitOp) -> int:
         msg = op[0]
-        size = len(msg.body)
+        size = len(msg.body) + len(msg.info)
         if msg.parents or msg.tolerated:
             size += PARENT_BYTES * (len(msg.parents) + len(msg.tolerated))
         return size
@@ -195,6 +195,7 @@ class SubmitLane(Lane[SubmitOp]):
                 tags,
                 _,
                 tolerated,
+                info,
             ) = msg
             if (
                 countdown > 0
@@ -205,6 +206,7 @@ class SubmitLane(Lane[SubmitOp]):
                 or tags
                 or parents
                 or tolerated
+                or info
                 or len(body) > LARGE_BODY
                 or type(msg) is TurnedAway
             ):
@@ -249,11 +251,15 @@ def _pack_options(msg: Submit, terms: Terms) -> bytes:
         options["t"] = msg.tolerated
     if msg.tags:
         options["g"] = list(msg.tags)
+    if msg.info:
+        options["m"] = msg.info
     if len(msg.body) > LARGE_BODY:
         options["z"] = len(msg.body)
     if type(msg) is TurnedAway:
         options["f"] = 1
-    return pack(options)
+    return bytes(
+        msgpack.packb(options, use_bin_type=False) or b""
+    )  # cmsgpack knows no bytes but those of text
 
 
 def _full_text(msg: Submit, longest: int) -> str:

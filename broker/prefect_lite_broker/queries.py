@@ -4,7 +4,10 @@
 ``what``                ``arg``                  value of the ANSWER
 ======================  =======================  ==========================================================
 ``run``                 run id                   the fields of STATE by name, without ``result``
-``why``                 run id                   the same, what ``Store.why`` adds, and ``sentence``
+``record``              run id                   the same, and ``label``, ``run_name``, ``tags``, ``info``,
+                                                 ``states`` as in ``records.RunRecord``; None when unknown
+``runs``                map or None              a page of those that fit, see ``run_queries.page_of_runs``
+``why``                 run id                   those of ``run``, what ``Store.why`` adds, and ``sentence``
 ``log``                 [run id, offset]         {"lines": [[levelno, unix ms, logger, text], ...], "next": n}
 ``log``                 run id                   the lines of the first page alone
 ``stats``               None                     queues (longest first), sessions, counters, this broker
@@ -16,6 +19,7 @@
 ``dead.show``           run id                   STATE fields, ``dead`` (whether), ``worker`` (admin)
 ``dead.replay``         run id                   whether it was there (admin)
 ``dead.drop``           run id                   whether it was there (admin)
+``advance``             seconds                  True; only where the setting ``test_clock`` allows it
 ``stop``                reason or None           True; the broker stops after the answer (admin)
 ======================  =======================  ==========================================================
 
@@ -35,6 +39,7 @@ from prefect_lite.exceptions import BrokerError
 from prefect_lite.protocol.checks import check_run_id
 from prefect_lite.protocol.messages import RunState
 from prefect_lite.states import StateType
+from prefect_lite_broker.run_queries import fields_of, page_of_runs
 from prefect_lite_broker.store import UNREAD
 
 if TYPE_CHECKING:
@@ -57,6 +62,7 @@ ENTRY_OVERHEAD = 100
 """What an entry of ``stats`` or ``dead.list`` takes at most besides its texts, in characters of a page."""
 MESSAGE_LENGTH = 200
 """Characters of a message in a list."""
+MAX_ADVANCE_SECONDS = 1e9
 STOP_AFTER_SECONDS = 0.05
 """Lets the ANSWER leave before the broker closes its connections."""
 
@@ -142,6 +148,18 @@ def _fields(state: RunState) -> dict[str, Any]:
 
 async def _run(hub: Hub, arg: Any) -> Any:
     return _fields(await lookup(hub, _run_id(arg)))
+
+
+async def _record(hub: Hub, arg: Any) -> Any:
+    found = await hub.store.read_runs([_run_id(arg)])
+    return fields_of(found[0]) if found else None
+
+
+async def _runs(hub: Hub, arg: Any) -> Any:
+    try:
+        return await page_of_runs(hub.store, arg)
+    except ValueError as exc:
+        raise Refusal("bad_argument", f"This can't be asked: {exc}.") from None
 
 
 async def _why(hub: Hub, arg: Any) -> Any:
@@ -313,6 +331,16 @@ async def _dead_drop(hub: Hub, arg: Any) -> Any:
     return await hub.store.dead_drop(_run_id(arg))
 
 
+async def _advance(hub: Hub, arg: Any) -> Any:
+    if not hub.settings.test_clock:
+        raise Refusal("forbidden", "This broker's time passes by itself; see PREFECT_LITE_TEST_CLOCK.")
+    if not isinstance(arg, int | float) or isinstance(arg, bool) or not 0 <= arg <= MAX_ADVANCE_SECONDS:
+        raise Refusal("bad_argument", f"This question takes seconds, from 0 to {MAX_ADVANCE_SECONDS:,.0f}.")
+    await hub.store.advance(arg)
+    hub.delayed(0.0)  # have the promoter look at once
+    return True
+
+
 async def _stop(hub: Hub, arg: Any) -> Any:
     reason = arg[:200] if isinstance(arg, str) and arg else "an administrator asked"
     hub.loop.call_later(STOP_AFTER_SECONDS, hub.ask_stop, reason)
@@ -321,6 +349,8 @@ async def _stop(hub: Hub, arg: Any) -> Any:
 
 QUESTIONS: dict[str, Question] = {
     "run": Question(_run),
+    "record": Question(_record),
+    "runs": Question(_runs),
     "why": Question(_why),
     "log": Question(_log),
     "stats": Question(_stats),
@@ -330,5 +360,6 @@ QUESTIONS: dict[str, Question] = {
     "dead.show": Question(_dead_show, admin=True),
     "dead.replay": Question(_dead_replay, admin=True),
     "dead.drop": Question(_dead_drop, admin=True),
+    "advance": Question(_advance),
     "stop": Question(_stop, admin=True),
 }

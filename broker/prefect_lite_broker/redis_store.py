@@ -26,6 +26,7 @@ from .store import UNREAD, CancelReply, ClaimReply, CommitReply, Hints, SubmitRe
 from .store_audit import AuditCalls
 from .store_dependencies import DependencyCalls
 from .store_questions import QuestionCalls
+from .store_records import RecordCalls
 from .store_services import ServiceCalls
 from .store_sessions import SessionCalls
 
@@ -37,7 +38,7 @@ DRAIN_SECONDS = 5.0
 """``stop`` waits this long for what is still unanswered."""
 
 
-class RedisStore(SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, QuestionCalls):
+class RedisStore(SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, RecordCalls, QuestionCalls):
     """Implements ``Store``. Use on one event loop: ``await start(hints)`` ... ``await stop()``.
 
     Args:
@@ -194,7 +195,7 @@ class RedisStore(SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, Questi
     def submit(self, msg: Submit, done: Callable[[SubmitReply], None]) -> None:
         shard = self._index(msg.run_id)
         lane = self.backlogs[shard].submit
-        size = len(msg.body)
+        size = len(msg.body) + len(msg.info)
         refused = None
         if msg.parents or msg.tolerated:
             weight, done = self.blocked(msg, done)

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from prefect_lite.protocol.messages import Finish, Release, Retry, RunState, Submit
+from prefect_lite.states import RunPhase
+
+from .records import RunRecord
 
 UNREAD = "UNREAD"
 """``type`` of the answer to a lookup that could not be made; "" is that of a run without a record."""
@@ -142,6 +145,55 @@ class DueWork(NamedTuple):
     blocked: list[tuple[str, list[str]]]  # run, what it waits for
 
 
+_LETTERS = {
+    kind.value: "".join(phase.code for phase in RunPhase if phase.type is kind)
+    for kind in {phase.type for phase in RunPhase}
+}
+"""Of the types of states. Names tell less: a worker may have said any."""
+
+
+class RunFilter(NamedTuple):
+    """Which runs are asked for.
+
+    Attributes:
+        task_key: Of their task; "" for any.
+        states: Types or names, of which theirs is one; none for any.
+        tags: They have all of these.
+        since_ms: When they were submitted at the earliest; -1 for any time.
+        until_ms: When at the latest; -1 for any time.
+    """
+
+    task_key: str = ""
+    states: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    since_ms: int = -1
+    until_ms: int = -1
+
+    @property
+    def letters(self) -> str:
+        """The state letters that may fit, "" when all may: a name of its own can be that of any."""
+        letters = ""
+        for state in self.states:
+            if state not in _LETTERS:
+                return ""
+            letters += _LETTERS[state]
+        return letters
+
+    def fits(self, record: RunRecord) -> bool:
+        """Whether a record is one of them; its task and time have been looked at."""
+        state = record.state
+        return (
+            not self.states or state.type in self.states or state.name in self.states
+        ) and self.tags.issubset(record.tags)
+
+
+class Slice(NamedTuple):
+    """Some of the runs that fit, and where the next ones are; None: these were the last of the shard."""
+
+    runs: list[RunRecord]
+    following: str | None
+
+
 class Hints(Protocol):
     """What other brokers tell; a lost hint costs time, never a run.
 
@@ -207,6 +259,7 @@ class Store(Protocol):
     async def retention(self) -> int: ...
     async def audit(self, tell: Callable[[Repair], None]) -> None: ...
     async def waiting(self) -> int: ...
+    async def advance(self, seconds: float) -> None: ...
 
     # -- dependencies -----------------------------------------------------------------------------
     async def watch_parents(self, pairs: Sequence[tuple[str, str]]) -> list[str]: ...
@@ -218,6 +271,10 @@ class Store(Protocol):
     ) -> dict[str, tuple[int, list[str]]]: ...
     async def wired(self, run_ids: Sequence[str]) -> None: ...
     async def due_dependencies(self, shard: int) -> DueWork: ...
+
+    # -- records ----------------------------------------------------------------------------------
+    async def read_runs(self, run_ids: Sequence[str]) -> list[RunRecord]: ...
+    async def scan_runs(self, shard: int, position: str, wanted: RunFilter) -> Slice: ...
 
     # -- questions --------------------------------------------------------------------------------
     async def over(self, run_ids: list[str]) -> list[str]: ...

@@ -106,6 +106,10 @@ class ServiceCalls(ShardCalls):
 
         return sum(await self.wherever(retention))
 
+    async def advance(self, seconds: float) -> None:
+        """For test suites: as if so much time had passed, except for leases. Looks at every key."""
+        await self.each("advance", to_ms(seconds))
+
     async def waiting(self) -> int:
         """Runs that are ready, delayed or blocked, in all shards."""
         return sum(await self.each("waiting"))

@@ -128,5 +128,5 @@ class Latch:
 
 
 def _inside_run() -> bool:
-    context = sys.modules.get("prefect_lite.context")  # else no task has ever run here
-    return context is not None and context.TaskRunContext.get() is not None
+    context = sys.modules.get("prefect_lite.context")  # else nothing has ever run here
+    return context is not None and context.current_context() is not None

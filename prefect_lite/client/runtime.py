@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from prefect_lite import embedded, thread_starts
 from prefect_lite.client.allowance import Allowance
 from prefect_lite.client.link import Link
 from prefect_lite.client.requests import Answered, Listener, Submission, too_many
-from prefect_lite.embedded import load_or_create_keyring
 from prefect_lite.keyring import Keyring
 from prefect_lite.protocol.messages import Submit
 from prefect_lite.settings import Settings, get_settings
@@ -55,7 +55,7 @@ class Runtime:
         self._link = Link(settings, self._loop)
         self._allowance = Allowance(settings.max_unconfirmed_runs, settings.max_unconfirmed_bytes)
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-        self._thread.start()
+        thread_starts.start(self._thread)
 
     # -- from any thread --------------------------------------------------------------------------
 
@@ -121,6 +121,11 @@ class Runtime:
     def connected(self) -> bool:
         """Whether there is a connection at this moment."""
         return self._link.connected
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` has come to its end: nothing is sent any more."""
+        return self._ended
 
     def wake(self) -> None:
         """Somebody waits for a run that is watched already: have a connection."""
@@ -227,12 +232,17 @@ def get_runtime() -> Runtime:
     return _runtime if _runtime is not None else _start()
 
 
+def may_have_runs() -> bool:
+    """Whether a broker may know of runs; if not, asking would only start one."""
+    return _runtime is not None or embedded.may_have_runs(get_settings())
+
+
 def _start() -> Runtime:
     global _runtime
     with _lock:
         if _runtime is None:
             settings = get_settings()
-            _runtime = Runtime(settings, load_or_create_keyring(settings))
+            _runtime = Runtime(settings, embedded.load_or_create_keyring(settings))
         return _runtime
 
 
@@ -243,6 +253,18 @@ def close_runtime() -> None:
         runtime, _runtime = _runtime, None
     if runtime is not None:
         runtime.close()
+
+
+def install_runtime(runtime: Runtime | None) -> Runtime | None:
+    """Use another client from now on, as eager mode does; None: the next use starts one.
+
+    Returns:
+        The one before, which is not closed, to be put back.
+    """
+    global _runtime
+    with _lock:
+        before, _runtime = _runtime, runtime
+    return before
 
 
 def _after_fork() -> None:

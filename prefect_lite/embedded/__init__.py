@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Tokens,
         load_or_create_keyring,
         load_or_create_tokens,
+        may_have_runs,
         prepare_home,
     )
     from prefect_lite.embedded.local_broker import Target, find_or_start
@@ -26,6 +27,7 @@ __all__ = [
     "find_or_start",
     "load_or_create_keyring",
     "load_or_create_tokens",
+    "may_have_runs",
     "prepare_home",
 ]
 

@@ -107,6 +107,11 @@ class Home:
         return self.logs / "valkey.log"
 
 
+def may_have_runs(settings: Settings) -> bool:
+    """Whether a broker has run that these settings lead to; else nobody knows of any run on a worker."""
+    return bool(settings.broker_url) or (settings.home.expanduser() / "data").exists()
+
+
 def prepare_home(settings: Settings) -> Home:
     """Make sure that the home directory and its folders exist and are private.
 

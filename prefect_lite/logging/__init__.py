@@ -12,16 +12,18 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-from prefect_lite.context import TaskRunContext
+from prefect_lite.context import FlowRunContext, RunContext, TaskRunContext, current_context
 from prefect_lite.exceptions import MissingContextError
 
 ROOT = "prefect_lite"
 RUN_LOGGER = "prefect_lite.task_runs"
+FLOW_RUN_LOGGER = "prefect_lite.flow_runs"
 
 # Found once: looking a logger up takes a lock that all of ``logging`` shares, and an interruption of a run
 # (``interrupts.py``) in the wrong moment would leave it locked for the whole process.
 _root = logging.getLogger(ROOT)
 _runs = logging.getLogger(RUN_LOGGER)
+_flow_runs = logging.getLogger(FLOW_RUN_LOGGER)
 
 __all__ = ["get_logger", "get_run_logger"]
 
@@ -41,8 +43,8 @@ class RunLoggerAdapter(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
-def get_run_logger(context: TaskRunContext | None = None, **extra: Any) -> RunLoggerAdapter:
-    """The logger of the current run.
+def get_run_logger(context: RunContext | None = None, **extra: Any) -> RunLoggerAdapter:
+    """The logger of the current task run or flow run.
 
     Args:
         context: A run other than the current one.
@@ -51,14 +53,33 @@ def get_run_logger(context: TaskRunContext | None = None, **extra: Any) -> RunLo
     Raises:
         MissingContextError: Called outside of a run.
     """
-    context = context if context is not None else TaskRunContext.get()
+    context = context if context is not None else current_context()
     if context is None:
-        raise MissingContextError("get_run_logger() works inside a run only; use get_logger() elsewhere.")
+        raise MissingContextError(
+            "There is no active flow or task run context: get_run_logger() works inside a run only; use "
+            "get_logger() elsewhere."
+        )
     ensure_output()
+    return RunLoggerAdapter(
+        _flow_runs if isinstance(context, FlowRunContext) else _runs, {**_keys(context), **extra}
+    )
+
+
+def _keys(context: RunContext) -> dict[str, Any]:
+    """What each record says of its run."""
+    if isinstance(context, FlowRunContext):
+        flow_run = context.flow_run
+        return {
+            "flow_run_id": flow_run.run_id,
+            "flow_run_name": flow_run.name,
+            "flow_name": flow_run.flow_name,
+        }
+    assert isinstance(context, TaskRunContext)
     run = context.task_run
-    keys = {"run_id": run.run_id, "task_key": run.task_key, "task_name": run.task_name}
-    keys = {**keys, "task_run_name": run.name, "task_version": run.version}
-    return RunLoggerAdapter(_runs, {**keys, **extra})
+    keys: dict[str, Any] = {"run_id": run.run_id, "task_key": run.task_key, "task_name": run.task_name}
+    if run.flow_run_id is not None:
+        keys["flow_run_id"] = run.flow_run_id.hex
+    return {**keys, "task_run_name": run.name, "task_version": run.version}
 
 
 class RunLineFormatter(logging.Formatter):
@@ -70,7 +91,8 @@ class RunLineFormatter(logging.Formatter):
         super().__init__("%(asctime)s | %(levelname)-7s | %(origin)s | %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        record.origin = getattr(record, "task_run_name", None) or record.name.removeprefix(f"{ROOT}.")
+        known = getattr(record, "task_run_name", None) or getattr(record, "flow_run_name", None)
+        record.origin = known or record.name.removeprefix(f"{ROOT}.")
         return super().format(record)
 
 
@@ -115,7 +137,7 @@ class SinkHandler(LocklessHandler):
     """Copies records of a run to its log in the store, when a worker takes them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        context = TaskRunContext.get()
+        context = current_context()
         if context is not None and context.lease is not None:
             context.lease.line([record.levelno, int(record.created * 1000), record.name, self.format(record)])
 
@@ -135,6 +157,7 @@ def ensure_output(handler: logging.Handler | None = None) -> bool:
     root, runs = _root, _runs
     if _sink_handler not in runs.handlers:
         runs.addHandler(_sink_handler)
+        _flow_runs.addHandler(_sink_handler)  # of a flow that a task on a worker calls
         if root.level == logging.NOTSET:
             from prefect_lite.settings import get_settings  # pydantic: only once somebody logs
 

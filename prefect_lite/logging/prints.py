@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from prefect_lite.context import TaskRunContext
+from prefect_lite.context import RunContext, current_context
 from prefect_lite.logging import get_run_logger
 
 
@@ -24,8 +24,8 @@ class PrintProxy:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        context = TaskRunContext.get()
-        if context is None or not context.options.log_prints:
+        context = current_context()
+        if context is None or not context.log_prints:
             return self.stream.write(text)
         lines = (context.prints + text).split("\n")
         context.prints = lines.pop()
@@ -44,34 +44,32 @@ class PrintProxy:
 
 
 _lock = threading.Lock()
-_users = 0
+_users: set[RunContext] = set()
 
 
-def _take() -> None:
-    global _users
+def _take(context: RunContext) -> None:
     with _lock:
-        _users += 1
+        _users.add(context)
         # Somebody (a test runner, say) may have put another stream there meanwhile: wrap that one.
         if not isinstance(sys.stdout, PrintProxy):
             sys.stdout = PrintProxy(sys.stdout)
 
 
-def _give_back() -> None:
-    global _users
+def _give_back(context: RunContext) -> None:
     with _lock:
-        _users -= 1
-        if _users == 0 and isinstance(sys.stdout, PrintProxy):
+        _users.discard(context)
+        if not _users and isinstance(sys.stdout, PrintProxy):
             sys.stdout = sys.stdout.stream
 
 
 @contextmanager
-def prints_to_log(context: TaskRunContext) -> Generator[None]:
+def prints_to_log(context: RunContext) -> Generator[None]:
     """Around a run with ``log_prints``: its prints are logged, the last unfinished line too."""
-    _take()
     try:
+        _take(context)  # inside: an interruption may land in it, and giving back twice does no harm
         yield
     finally:
-        _give_back()
+        _give_back(context)
         if context.prints:
             get_run_logger(context).info("%s", context.prints)
             context.prints = ""

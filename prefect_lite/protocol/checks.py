@@ -27,6 +27,8 @@ MAX_SECONDS: Final = 3.2e9
 """A century: longer durations are mistakes, and NaN and infinity fail the comparison."""
 MAX_TAGS: Final = 64
 MAX_TAG: Final = 256
+MAX_INFO: Final = 32_768
+"""Bytes of what a SUBMIT says about where the run belongs."""
 MAX_PARENTS: Final = 10_000
 """Runs that one run may wait for: the ids of its SUBMIT take two thirds of a frame."""
 MAX_DEPTH: Final = 8
@@ -146,7 +148,7 @@ def _welcome(msg: m.Welcome) -> None:
 
 def _submit(msg: m.Submit) -> None:
     run_id, key, _, print_, name, countdown, expires, priority, idempotency, ttl, lost = msg[:11]
-    parents, tags, _, tolerated = msg[11:]
+    parents, tags, _, tolerated, info = msg[11:]
     check_run_id(run_id)
     check_task_key(key)
     if not (0 <= countdown <= MAX_SECONDS and 0 <= expires <= MAX_SECONDS and 0 <= ttl <= MAX_SECONDS):
@@ -163,6 +165,8 @@ def _submit(msg: m.Submit) -> None:
         _run_ids([*parents, *tolerated])
     if tags:
         _strings(tags, MAX_TAGS, MAX_TAG, "tags")
+    if len(info) > MAX_INFO:
+        raise ValueError(f"info must be at most {MAX_INFO:,} bytes")
 
 
 def _accepted(msg: m.Accepted) -> None:
@@ -222,13 +226,13 @@ def _started(msg: m.Started) -> None:
 
 
 def _finish(msg: m.Finish) -> None:
-    run_id, token, type_, name, message, attempt, seconds, _ = msg
+    run_id, token, type_, name, message, attempt, seconds, _, run_name = msg
     check_run_id(run_id)
     _token(token)
     if type_ not in _TERMINAL:
         raise ValueError("the type of a FINISH must be a terminal state type")
-    if len(name) > MAX_KEY or len(message) > MAX_TEXT:
-        raise ValueError("the name or message of a FINISH is too long")
+    if len(name) > MAX_KEY or len(message) > MAX_TEXT or len(run_name) > MAX_KEY:
+        raise ValueError("a name or the message of a FINISH is too long")
     if not (0 <= attempt < 1 << 53 and 0 <= seconds <= MAX_SECONDS):
         raise ValueError("attempt and run_seconds must not be negative")
 

@@ -68,6 +68,7 @@ class Submit(NamedTuple):
     tags: list[str] = []  # noqa: RUF012
     watch: bool = False  # the sender waits for the end: as if a WATCH followed ACCEPTED
     tolerated: list[str] = []  # noqa: RUF012  # further run ids to wait for, which may end in any way
+    info: bytes = b""  # what the run belongs to and what went into it, for whoever asks; opaque
 
 
 class Accepted(NamedTuple):
@@ -166,6 +167,7 @@ class Finish(NamedTuple):
     attempt: int
     run_seconds: float  # how long the last attempt ran
     result: bytes | None = None
+    run_name: str = ""  # what the task calls this run; "": nothing of its own
 
 
 class Retry(NamedTuple):

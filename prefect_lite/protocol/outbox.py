@@ -39,6 +39,8 @@ LIST_PART: Final = 2_048
 """Longer lists are sent as several messages."""
 MANY_PARENTS: Final = 64
 """A SUBMIT that names more runs travels like one with a long blob: 10,000 ids take two thirds of a frame."""
+LONG_INFO: Final = 2_048
+"""So does one with a longer ``info``: a batch of them, too long for a frame, would be packed in vain."""
 NOTICE_PART: Final = 16
 """The same for notices: each may have some KiB."""
 
@@ -219,7 +221,8 @@ class Outbox:
     def _send_submit(self, message: m.Submit) -> None:
         body = message.body
         parents = len(message.parents) + len(message.tolerated)
-        if len(body) > INLINE_BYTES or (parents > MANY_PARENTS and body):
+        long = parents > MANY_PARENTS or len(message.info) > LONG_INFO
+        if len(body) > INLINE_BYTES or (long and body):
             self._waiting.append((message, body))
         else:
             self._small.append(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -18,6 +18,10 @@ class BaseAnnotation(Generic[T]):
     def unwrap(self) -> T:
         """The value without its mark."""
         return self.value
+
+    def rewrap(self, value: T) -> Self:
+        """Another value with the same mark."""
+        return type(self)(value)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.value == getattr(other, "value", None)
@@ -49,5 +53,21 @@ class quote(BaseAnnotation[T]):
     __slots__ = ()
 
     def unquote(self) -> T:
+        """The same as ``unwrap``."""
+        return self.unwrap()
+
+
+class opaque(BaseAnnotation[T]):
+    """In a call: the value counts as one thing. Futures in it are replaced."""
+
+    __slots__ = ()
+
+
+class freeze(BaseAnnotation[T]):
+    """In a call: the value is a constant of the run. Futures in it are replaced."""
+
+    __slots__ = ()
+
+    def unfreeze(self) -> T:
         """The same as ``unwrap``."""
         return self.unwrap()

@@ -191,7 +191,7 @@ def test_tasks_that_wait_for_tasks_share_one_slot(home: PrivateHome) -> None:
     """
     assert home.python(code).stdout.splitlines() == [
         "2 10",
-        "waits_for_ever took longer than its timeout of 0.5 s.",
+        "waits_for_ever exceeded timeout of 0.5 second(s).",
         "3",
     ]
     assert "did not let go" not in running.output

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_lite.protocol import messages as m
-from prefect_lite.protocol.checks import CHECKS, MAX_PARENTS, MAX_TEXT
+from prefect_lite.protocol.checks import CHECKS, MAX_INFO, MAX_PARENTS, MAX_TEXT
 from prefect_lite.protocol.codec import MAX_ARRAY, MAX_FRAME, ProtocolError, decode_frame, encode_frame
 from tests.protocol.samples import OTHER, RUN, SAMPLES
 
@@ -249,3 +249,21 @@ def test_a_run_waits_for_so_many_others_at_most() -> None:
     assert decode_frame(encode_frame([most])) == [most]
     with pytest.raises(ProtocolError, match="may wait for 10,000 others at most"):
         decode_frame(encode_frame([most._replace(tolerated=[*half, RUN])]))
+
+
+def test_what_a_submit_says_of_its_run_is_bounded_and_fits_beside_the_most_parents() -> None:
+    ids = [f"{number:032x}" for number in range(MAX_PARENTS)]
+    tags = ["\U0001f600" * 256] * 64
+    most = m.Submit(RUN, "k" * 512, b"", parents=ids, tags=tags, info=b"x" * MAX_INFO)
+    frame = encode_frame([most])
+    assert len(frame) <= MAX_FRAME
+    assert decode_frame(frame) == [most]
+    with pytest.raises(ProtocolError, match="info must be at most"):
+        decode_frame(encode_frame([most._replace(info=b"x" * (MAX_INFO + 1))]))
+
+
+def test_the_name_of_a_run_is_bounded() -> None:
+    most = m.Finish(OTHER, "t", "COMPLETED", "", "", 1, 1.5, None, "n" * 512)
+    assert decode_frame(encode_frame([most])) == [most]
+    with pytest.raises(ProtocolError, match="too long"):
+        decode_frame(encode_frame([most._replace(run_name="n" * 513)]))

@@ -9,6 +9,7 @@ import msgpack
 import pytest
 
 from prefect_lite.protocol import messages as m
+from prefect_lite.protocol import outbox as outbox_module
 from prefect_lite.protocol.checks import MAX_PARENTS
 from prefect_lite.protocol.codec import (
     CHUNK_BYTES,
@@ -130,6 +131,22 @@ def test_frames_are_cut_short_from_the_next_one_on() -> None:
             elif isinstance(message, m.Finish):
                 got.append(inbox.resolve(message) if isinstance(message.result, int) else message)
     assert sorted(got) == sorted(messages)
+
+
+def test_submits_with_a_long_info_are_not_packed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[int] = []
+    pack = outbox_module.encode_rows
+
+    def noted(rows: list[tuple[Any, ...]]) -> bytes:
+        frame = pack(rows)
+        packed.append(len(frame))
+        return frame
+
+    monkeypatch.setattr(outbox_module, "encode_rows", noted)
+    submits = [m.Submit(run_id(n), "k", b"x", info=b"i" * 32_000) for n in range(200)]
+    box = outbox(*submits)
+    assert receive_all(box) == submits
+    assert max(packed) < MAX_FRAME
 
 
 @pytest.mark.parametrize("size", [1_000, 200_000, 700_000])

@@ -31,7 +31,7 @@ class Shard:
         lane = self.backlog.submit
         for msg in msgs:
             lane.pending.append((msg, self.submits.append, time.monotonic()))
-            lane.bytes += len(msg.body)
+            lane.bytes += len(msg.body) + len(msg.info)
 
     def cancel(self, run_id: str) -> None:
         self.backlog.cancel.pending.append((run_id, self.cancels.append, time.monotonic()))
@@ -206,3 +206,13 @@ def test_an_answer_to_submits_and_a_claim_that_can_t_be_read_has_both_made_again
         again = shard.backlog.collect()
         assert [each.lane.script for each in again] == ["submit", "claim"]
         assert all(each.repeated for each in again)
+
+
+def test_what_a_submit_says_of_its_run_counts_as_its_body_does() -> None:
+    shard = Shard()
+    msgs = [submission(info=b"x" * 32_000) for _ in range(100)]
+    shard.submit(*msgs)
+    batches = shard.backlog.collect()
+    assert len(batches) > 1
+    for batch in batches:
+        assert sum(len(op[0].info) for op in batch.ops) <= BYTES_PER_CALL

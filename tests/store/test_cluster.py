@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from prefect_lite_broker import keys
+from prefect_lite_broker.run_queries import page_of_runs
 from prefect_lite_broker.store import ClaimedRun
 from prefect_lite_broker.writer import EXCHANGE_SECONDS
 
@@ -221,3 +222,18 @@ async def test_a_node_dies_and_its_replica_takes_over(
             victim.thaw()
         await until(lambda: replicated.owner(wide.slots[0]) is not victim)
         await driver.stop()
+
+
+async def test_a_list_looks_into_every_shard(wide: Wide) -> None:
+    for shard in range(SHARDS):
+        await wide.submit(shard)
+        await wide.submit(shard)
+    found: list[str] = []
+    position: str | None = ""
+    while position is not None:
+        page = await page_of_runs(wide.driver.store, {"position": position, "task_key": KEY})
+        found += [run["run_id"] for run in page["runs"]]
+        position = page["next"]
+    assert sorted(found) == sorted(wide.accepted)
+    records = await wide.driver.store.read_runs([*wide.accepted, run_id()])
+    assert {record.state.run_id for record in records} == {*wide.accepted}

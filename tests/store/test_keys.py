@@ -58,7 +58,7 @@ def test_every_script_says_what_it_may_do(name: str) -> None:
     flags = " flags=allow-oom"
     if name in ("submit", "through", "log", "accepts"):
         flags = ""
-    elif name in ("lookup", "stats", "sessions", "why", "dead_list", "waits", "waiting", "over"):
+    elif name in ("lookup", "stats", "sessions", "why", "dead_list", "waits", "waiting", "over", "runs"):
         flags = " flags=no-writes"
     assert SCRIPTS[name].source.startswith(f"#!lua{flags}\n")
 

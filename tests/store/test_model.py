@@ -302,6 +302,7 @@ class StoreMachine(ModelledStore):
             self.drop(lease.run_id)
             model.state = CODES[type]
             assert reply.state == self.wait(self.driver.state(lease.run_id))._replace(due_ms=0)
+            self.history_agrees(lease.run_id)
 
     @rule(lease=leases, later=st.booleans())
     def retry(self, lease: ClaimedRun, later: bool) -> None:
@@ -320,6 +321,7 @@ class StoreMachine(ModelledStore):
             assert reply.state.type == "CANCELLED"
             return
         model.attempt = max(model.attempt, lease.attempt + 1)
+        self.history_agrees(lease.run_id)
         if later:
             model.state = "D"
         else:
@@ -420,6 +422,16 @@ class StoreMachine(ModelledStore):
     @rule()
     def retention(self) -> None:
         self.wait(self.driver.store.retention())
+
+    def history_agrees(self, run: str) -> None:
+        """The states told of a run are in order, and the last one is its state."""
+        (record,) = self.wait(self.driver.store.read_runs([run]))
+        times = [when for _, _, when, *_ in record.states]
+        assert times == sorted(times)
+        assert times[0] == record.state.submitted_ms
+        assert tuple(record.states[-1][:2]) == (record.state.type, record.state.name)
+        starts = sum(type_ == "RUNNING" for type_, *_ in record.states)
+        assert starts >= min(record.state.attempt, 1)
 
     # -- always -----------------------------------------------------------------------------------
     @invariant()

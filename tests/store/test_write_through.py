@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgpack
 import pytest
 from prefect_lite_broker.write_through import ThroughLane
 
@@ -28,6 +29,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(ThroughLane, "replies", note)
     return words
+
+
+def unpacked(options: bytes | None) -> Any:
+    return options and msgpack.unpackb(options)
 
 
 def statuses(replies: list[Any]) -> list[str]:
@@ -125,13 +130,11 @@ async def test_priorities_hold_among_those_submitted_together(driver: Driver, an
         {"countdown_seconds": 99.0},
         {"expires_seconds": 99.0},
         {"idempotency_key": "k"},
-        {"result_ttl_seconds": 9999.0},
-        {"max_lost": 0},
-        {"tags": ("t",)},
         {"body": b"x" * 9000},
+        {"expires_seconds": 99.0, "info": b"i"},
     ],
 )
-async def test_runs_with_options_go_the_usual_way(
+async def test_runs_with_options_that_have_a_say_go_the_usual_way(
     driver: Driver, answers: list[str], fields: dict[str, Any]
 ) -> None:
     await driver.worker()
@@ -140,6 +143,52 @@ async def test_runs_with_options_go_the_usual_way(
     assert answers == ["usual"]
     assert statuses(stored) == ["accepted"]
     assert [run.body for run in claimed.runs] == ([] if "countdown_seconds" in fields else [msg.body])
+
+
+@EVERYWHERE
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"result_ttl_seconds": 9999.0},
+        {"max_lost": 0, "name": "label"},
+        {"tags": ["t"]},
+        {"info": bytes(range(256)), "name": "label"},
+        {"info": b"i", "tags": ["t"], "max_lost": 2, "result_ttl_seconds": 9999.0},
+    ],
+)
+async def test_what_is_only_written_down_costs_no_list(
+    driver: Driver, answers: list[str], fields: dict[str, Any]
+) -> None:
+    """Runs that belong to a flow or a task, or have tags, are as quick as plain ones."""
+    await driver.worker()
+    msgs = [submission(**fields), submission(), submission(**fields)]
+    stored, claimed = await driver.write_through(msgs)
+    assert answers == ["all"]
+    assert statuses(stored) == ["accepted"] * 3
+    assert [run.run_id for run in claimed.runs] == [msg.run_id for msg in msgs]
+    # The records are those that the usual way makes
+    twin = submission(**fields)
+    await driver.submit(twin)
+    await driver.claim()
+
+    def kept(msg: Submit) -> list[Any]:
+        found: Any = driver.client.hmget(f"{driver.prefix}r:{msg.run_id}", "n", "op", "in", "fp")
+        return [*found[:1], unpacked(found[1]), *found[2:]]
+
+    assert [kept(msg) for msg in msgs] == [kept(twin), [None, None, None, b"f" * 16], kept(twin)]
+    # And they end like any other
+    for run in claimed.runs:
+        assert (await driver.finish(run)).status == "ok"
+
+
+async def test_more_runs_with_tags_than_credit(driver: Driver, answers: list[str]) -> None:
+    await driver.worker()
+    msgs = [submission(info=bytes([i]), tags=["t"]) for i in range(4)]
+    _, claimed = await driver.write_through(msgs, limit=2)
+    assert answers == ["some"]
+    assert [run.run_id for run in claimed.runs] == [msg.run_id for msg in msgs[:2]]
+    for msg in msgs:
+        assert driver.client.hget(f"{driver.prefix}r:{msg.run_id}", "in") == msg.info
 
 
 async def test_a_run_that_others_wait_for_already_goes_the_usual_way(

@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from prefect_lite.exceptions import ConfigurationError, PrefectException, Worker
 from prefect_lite.logging import ensure_output, get_logger, restore_output
 from prefect_lite.serving import FromSettings
 from prefect_lite.settings import Settings, get_settings
+from prefect_lite.task_runners import ProcessPoolTaskRunner
 from prefect_lite_worker.assembly import Parts, Plan, assemble
 from prefect_lite_worker.lifecycle import EXIT_OK, EXIT_STUCK, EXIT_UNACKNOWLEDGED, SERVING
 from prefect_lite_worker.loops import close_loop, new_event_loop
@@ -31,6 +33,7 @@ from prefect_lite_worker.registry import AnyTask, Registry
 from prefect_lite_worker.signals import SignalPipe
 from prefect_lite_worker.status import StatusServer
 from prefect_lite_worker.terminal import Relay, Terminal, TerminalHandler
+from prefect_lite_worker.turns import Turns
 
 logger = get_logger("worker")
 
@@ -51,6 +54,8 @@ class WorkerApp:
         status_server_port: Port of the status server; 0 takes a free one, None has none.
         status_server_host: Its address.
         max_stray_threads: Stuck threads at which the worker stops with exit code 75; default ``limit``.
+        open_ended: Tasks, even the first, may come later: ``serve_also``.
+        runner: Where runs are executed; default in threads and, coroutines, on the event loop.
 
     Raises:
         ConfigurationError: No task, or an impossible limit.
@@ -71,13 +76,15 @@ class WorkerApp:
         status_server_port: int | None = None,
         status_server_host: str = "127.0.0.1",
         max_stray_threads: int | None = None,
+        open_ended: bool = False,
+        runner: ProcessPoolTaskRunner | Executor | None = None,
     ) -> None:
         self.settings = settings if settings is not None else get_settings()
         if limit is FromSettings.LIMIT:
             limit = self.settings.limit
         if limit is not None and limit < 1:
             raise ConfigurationError(f"limit must be at least 1, got {limit}; None means no limit.")
-        self.registry = Registry(tasks)
+        self.registry = Registry(tasks, may_be_empty=open_ended)
         self.limit = min(limit, NO_LIMIT) if limit is not None else NO_LIMIT
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.started_at: datetime | None = None
@@ -87,7 +94,7 @@ class WorkerApp:
         self._own_output = False
         keyring = load_or_create_keyring(self.settings)
         strays = max_stray_threads if max_stray_threads is not None else self.limit
-        self._plan = Plan(self.settings, keyring, self.registry, self.limit, self.name, strays)
+        self._plan = Plan(self.settings, keyring, self.registry, self.limit, self.name, strays, runner)
         self._parts: Parts | None = None
         self._status: StatusServer | None = None
         if status_server_port is not None:
@@ -196,6 +203,19 @@ class WorkerApp:
             with suppress(RuntimeError):  # the loop is closed: it has stopped
                 parts.loop.call_soon_threadsafe(parts.work.lifecycle.stop, reason, grace)
 
+    def serve_also(self, task: AnyTask) -> None:
+        """Serve another task from now on, in place of one that has its key. Safe from any thread."""
+        parts = self._parts
+        if parts is None:
+            self.registry.replace(task)
+            return
+        with suppress(RuntimeError):  # the loop is closed: it has stopped
+            parts.loop.call_soon_threadsafe(parts.work.serve_also, task)
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Block until a broker has welcomed this worker, or the worker has ended; False: neither, in time."""
+        return self._ready.wait(timeout)
+
     # -- the connection thread --------------------------------------------------------------------
 
     def _start(
@@ -219,6 +239,7 @@ class WorkerApp:
             except BaseException as exc:
                 self._error = exc
             finally:
+                self._ready.set()
                 self._leave(loop, on_stopped)
 
         thread = threading.Thread(target=run, name="prefect-lite-connection", daemon=True)
@@ -242,6 +263,7 @@ class WorkerApp:
             if self._status is not None:
                 await self._status.start()
             if self._pipe is not None:
+                parts.work.turns = Turns()
                 self._pipe.attach(loop, self._on_signal, lambda: parts.loops.main.call(_nothing))
             if self._stop_early is not None:
                 lifecycle.stop(self._stop_early, 0.0)
@@ -249,6 +271,7 @@ class WorkerApp:
                 grace = self.settings.grace_seconds
                 loop.call_later(timeout, lifecycle.stop, f"served for {timeout:g} s", grace)
             self._greet()
+            parts.pool.open()
             running = loop.create_task(parts.connection.run())
             stopping = loop.create_task(lifecycle.requested())
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -263,7 +286,7 @@ class WorkerApp:
                 running.cancel()
                 await asyncio.wait({running}, timeout=1.0)
             parts.work.close()
-            parts.pool.stop()
+            parts.pool.stop(exiting=self._hard_exit or lifecycle.exit_code == EXIT_STUCK)
             parts.loops.stop()
             parts.execution.close()
             if self._pipe is not None:
@@ -308,7 +331,16 @@ class WorkerApp:
         shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
         where = f"; status on port {self._status.port}" if self._status is not None else ""
         stop = " Ctrl-C stops." if self._pipe is not None else ""
-        logger.info("Serving %s with %d slots%s.%s", shown, self.limit, where, stop)
+        logger.info("Serving %s with %d slots%s%s.%s", shown, self.limit, self._executed, where, stop)
+
+    @property
+    def _executed(self) -> str:
+        """Where runs are executed, unless it is here."""
+        runner = self._plan.runner
+        if runner is None:
+            return ""
+        processes = isinstance(runner, ProcessPoolTaskRunner)
+        return f" in {'child processes' if processes else type(runner).__name__}"
 
     def _on_signal(self, number: int) -> None:
         parts = self._parts
@@ -320,6 +352,7 @@ class WorkerApp:
         parts.work.lifecycle.stop(name, self.settings.grace_seconds)
 
     def _on_up(self, welcome: Any) -> None:
+        self._ready.set()
         again = "again " if self._told_down else ""
         self._told_down = False
         kind = "broker" if self.settings.broker_url else "local broker"

@@ -7,18 +7,21 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from prefect_lite.client.connection import BrokerConnection
 from prefect_lite.keyring import Keyring
 from prefect_lite.protocol.messages import Welcome
 from prefect_lite.settings import Settings
+from prefect_lite.task_runners import ProcessPoolTaskRunner
 from prefect_lite.version import __version__
 from prefect_lite_worker.connection import WorkerConnection, WorkerSession
 from prefect_lite_worker.desk import Desk
 from prefect_lite_worker.execution import Execution
 from prefect_lite_worker.leases import Leases
 from prefect_lite_worker.loops import Loops
+from prefect_lite_worker.pools import Pool
 from prefect_lite_worker.registry import Registry
 from prefect_lite_worker.reporting import Reporter
 from prefect_lite_worker.threads import ThreadPool
@@ -34,6 +37,7 @@ class Plan(NamedTuple):
         limit: Slots.
         name: Of the worker, for people.
         max_stray_threads: Stuck threads at which it stops.
+        runner: Where runs are executed; None: threads and the loop.
     """
 
     settings: Settings
@@ -42,6 +46,7 @@ class Plan(NamedTuple):
     limit: int
     name: str
     max_stray_threads: int
+    runner: ProcessPoolTaskRunner | Executor | None = None
 
 
 class Parts(NamedTuple):
@@ -50,7 +55,7 @@ class Parts(NamedTuple):
     loop: asyncio.AbstractEventLoop
     leases: Leases
     execution: Execution
-    pool: ThreadPool
+    pool: Pool
     loops: Loops
     work: WorkerConnection
     connection: BrokerConnection
@@ -79,7 +84,7 @@ def assemble(
     settings, desk = plan.settings, Desk()
     leases = Leases(plan.limit)
     execution = Execution(leases, desk, plan.keyring, settings.namespace, settings.max_payload_bytes)
-    pool = ThreadPool(execution.in_thread, plan.limit)
+    pool = _pool(plan, leases, desk, execution)
     loops = Loops(user_loop, execution.on_loop, owner=owner)
     reporter = Reporter(write, logging.getLogger("prefect_lite").getEffectiveLevel(), plan.name)
     session = WorkerSession(
@@ -97,3 +102,21 @@ def assemble(
     )
     work.schedule_flush, work.at_once = connection.schedule_flush, connection.at_once
     return Parts(asyncio.get_running_loop(), leases, execution, pool, loops, work, connection, reporter)
+
+
+def _pool(plan: Plan, leases: Leases, desk: Desk, execution: Execution) -> Pool:
+    """What executes functions, and elsewhere than in threads coroutine functions too."""
+    if plan.runner is None:
+        return ThreadPool(execution.in_thread, plan.limit)
+    # Only those who use them pay for them.
+    from prefect_lite_worker.handover import Handover
+    from prefect_lite_worker.processes import ProcessPool, Surroundings
+
+    handover = Handover(execution, desk, plan.keyring, plan.settings.namespace)
+    tasks, loop = plan.registry.tasks, asyncio.get_running_loop()
+    around = Surroundings(loop, leases, desk, execution, handover, plan.settings, tasks)
+    if isinstance(plan.runner, ProcessPoolTaskRunner):
+        return ProcessPool(around, plan.runner, plan.limit)
+    from prefect_lite_worker.executors import ExecutorPool
+
+    return ExecutorPool(around, plan.runner, plan.limit)

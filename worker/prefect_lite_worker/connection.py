@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from prefect_lite.engine import CANCEL, GIVE_UP, Outcome
 from prefect_lite.logging import get_logger
 from prefect_lite.protocol.codec import ProtocolError
 from prefect_lite.protocol.messages import (
@@ -28,8 +27,9 @@ from prefect_lite.protocol.messages import (
     Welcome,
 )
 from prefect_lite.protocol.peer_session import PeerSession
+from prefect_lite.run_ends import CANCEL, GIVE_UP, Outcome
 from prefect_lite_worker.desk import Desk, Ended
-from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, ThreadRun, monotonic
+from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, monotonic
 from prefect_lite_worker.lifecycle import EXIT_STUCK, SERVING, Lifecycle
 from prefect_lite_worker.reporting import Reporter, log_messages
 from prefect_lite_worker.stalls import StallWatch
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from prefect_lite_worker.assembly import Plan
     from prefect_lite_worker.execution import Execution
     from prefect_lite_worker.loops import Loops
-    from prefect_lite_worker.threads import ThreadPool
+    from prefect_lite_worker.pools import Pool
+    from prefect_lite_worker.registry import AnyTask
+    from prefect_lite_worker.turns import Turns
 
 logger = get_logger("worker")
 
@@ -79,6 +81,7 @@ class WorkerConnection:
         broker: Id of the broker, "" before the first.
         schedule_flush: Has what was queued in the session sent at the end of this turn of the loop.
         at_once: Calls something, and has what that has queued sent before it returns.
+        turns: Of the threads of this process, if it is the worker's own.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class WorkerConnection:
         leases: Leases,
         desk: Desk,
         execution: Execution,
-        pool: ThreadPool,
+        pool: Pool,
         loops: Loops,
         reporter: Reporter,
     ) -> None:
@@ -98,6 +101,7 @@ class WorkerConnection:
         self._desk = desk
         self._execution = execution
         self._pool = pool
+        self._pooled, self._coroutines_here = pool.run_class, not pool.runs_coroutines
         self._loops = loops
         self._settings = settings = plan.settings
         self._max_stray_threads = plan.max_stray_threads
@@ -105,12 +109,15 @@ class WorkerConnection:
         self.schedule_flush: Callable[[], None] = _nothing
         self.at_once: Callable[[Callable[[], None]], None] = _call
         self._loop = asyncio.get_running_loop()
+        self.turns: Turns | None = None
+        self._ends = 0  # since the last tick
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
         self._stalls = StallWatch(settings.hung_seconds, self._names)
         self._upstreams = Upstreams(session, monotonic)
         self.stops = Stops(leases, pool, loops, execution, self._finish, settings.hung_seconds)
         self.lifecycle = Lifecycle(self, self._loop.time)
+        pool.on_lost, pool.on_useless = self._on_lost, self._stop_useless
         self.broker = ""
         self._handlers: dict[type[Message], Callable[[Any], None]] = {
             Run: self._on_run,
@@ -122,12 +129,19 @@ class WorkerConnection:
             Goodbye: self._on_goodbye,
             Welcome: self._on_welcome,
         }
-        self._for_threads: list[ThreadRun] = []
+        self._for_pool: list[ActiveRun] = []
         self._for_loop: list[LoopRun] = []
         self._in_frame = False
         self._offer = False
         self._long_ended: list[ActiveRun] = []  # since the last sample of the stall watch
         desk.open(self._loop, self._look)
+
+    def serve_also(self, task: AnyTask) -> None:
+        """Have the broker know of another task, unless the worker takes no more runs."""
+        self._registry.replace(task)
+        if self.lifecycle.phase == SERVING:
+            self._session.serve(self._registry.keys)
+            self.schedule_flush()
 
     # -- from the broker --------------------------------------------------------------------------
 
@@ -147,12 +161,12 @@ class WorkerConnection:
 
     def _start_runs(self) -> None:
         """Hand over to the executors what a frame, or the desk, has brought."""
-        if self._for_threads or self._for_loop:
+        if self._for_pool or self._for_loop:
             # Before they can start: one that holds the interpreter is found by this tick coming late.
             self._tick_within(FIRST_TICK_SECONDS)
-        if self._for_threads:
-            self._pool.submit(self._for_threads)
-            self._for_threads = []
+        if self._for_pool:
+            self._pool.submit(self._for_pool)
+            self._for_pool = []
         if self._for_loop:
             self._loops.current.submit(self._for_loop)
             self._for_loop = []
@@ -169,14 +183,14 @@ class WorkerConnection:
                 Finish(message.run_id, message.token, "FAILED", "Failed", text, message.attempt, 0.0, None)
             )
             self._offer_slots()
-        elif task.isasync:
+        elif task.isasync and self._coroutines_here:
             run = LoopRun(message, task, self._desk, self._loops.current)
             self._leases.add(run)
             self._for_loop.append(run)
         else:
-            run = ThreadRun(message, task, self._desk)
+            run = self._pooled(message, task, self._desk)
             self._leases.add(run)
-            self._for_threads.append(run)
+            self._for_pool.append(run)
 
     def _on_state(self, message: RunState) -> None:
         self._go_on(self._upstreams.arrived(message))
@@ -238,6 +252,7 @@ class WorkerConnection:
             desk.again = False
             self._take_started()
         if ends:
+            self._ends += ends
             for _ in range(ends):
                 self._finish(desk.ended.popleft())
             self._offer_slots()
@@ -309,8 +324,8 @@ class WorkerConnection:
             if isinstance(run, LoopRun):
                 run.host = self._loops.current
                 self._for_loop.append(run)
-            elif isinstance(run, ThreadRun):
-                self._for_threads.append(run)
+            else:
+                self._for_pool.append(run)
         if not self._in_frame:
             self._start_runs()
 
@@ -368,18 +383,31 @@ class WorkerConnection:
         report = self._stalls.tick(now)
         if report is not None:
             logger.warning("%s", report)
+        if self.turns is not None:
+            self.turns.adapt(now, self._ends)
+            self._ends = 0
         self.stops.run_due(now)
         if self._upstreams.tick(now):
             self._lend_slots()
         if self.stops.stuck >= self._max_stray_threads and self.lifecycle.phase == SERVING:
             reason = f"{self.stops.stuck} threads are stuck in code that does not let go"
-            self.lifecycle.stop(reason, STUCK_GRACE_SECONDS, EXIT_STUCK)
+            self._stop_useless(reason)
         self._stop_careful(now)
         growing = self._pool.grow()
         if self._leases.active:
             following = FIRST_TICK_SECONDS if growing else TICK_SECONDS
             due = self.stops.deadlines.next
             self._tick_within(following if due is None else min(following, max(0.0, due - now)))
+
+    def _on_lost(self, run: ActiveRun, text: str) -> None:
+        """What executed a run is no more."""
+        self.take_desk()  # what it has told before
+        self.stops.lost(run, text)
+        self._offer_slots()
+
+    def _stop_useless(self, reason: str) -> None:
+        """Nothing can be executed any more."""
+        self.lifecycle.stop(reason, STUCK_GRACE_SECONDS, EXIT_STUCK)
 
     def _names(self) -> dict[int, str]:
         recent, self._long_ended = self._long_ended, []
@@ -434,6 +462,8 @@ class WorkerConnection:
     def close(self) -> None:
         """No more ticks."""
         self._desk.close()
+        if self.turns is not None:
+            self.turns.restore()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prefect_lite.protocol.messages import Finish, Release, Retry
 
 if TYPE_CHECKING:
-    from prefect_lite.engine import Outcome
+    from prefect_lite.run_ends import Outcome
     from prefect_lite_worker.leases import ActiveRun
 
 MAX_LINES = 20_000

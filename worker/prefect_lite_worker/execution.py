@@ -11,19 +11,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from prefect_lite import envelope
-from prefect_lite.context import TaskRun, TaskRunContext, enter_run, leave_run
-from prefect_lite.engine import (
-    HAND_BACK,
-    STATES,
-    Outcome,
-    describe,
-    drive_async,
-    drive_sync,
-    is_bind_error,
-    retried,
-    stopped_outcome,
-)
+from prefect_lite import belonging, envelope
+from prefect_lite.context import TaskRun, TaskRunContext, enter_run, leave_run, stay_in_run
+from prefect_lite.engine import conclude, drive_async, drive_sync, without_first_frame
 from prefect_lite.exceptions import (
     CrashedRun,
     EnvelopeRejected,
@@ -37,17 +27,27 @@ from prefect_lite.logging import get_logger
 from prefect_lite.options import Options, applied
 from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Finish, Release, Retry
+from prefect_lite.retry_decisions import is_bind_error, retried
+from prefect_lite.run_ends import HAND_BACK, STATES, Outcome, describe, stopped_outcome, upstream_failed
 from prefect_lite.serializers import encode
+from prefect_lite.tagging import enter_tags
+from prefect_lite.thread_or_loop import in_thread
+from prefect_lite.upstream_results import fill_in
 from prefect_lite_worker.desk import Desk, Ended
 from prefect_lite_worker.leases import ActiveRun, Leases, LoopRun, ThreadRun
 from prefect_lite_worker.reporting import sendable
-from prefect_lite_worker.upstreams import fill_in
 
 logger = get_logger("worker")
 monotonic = time.monotonic
 
 MAX_MESSAGE = 2_000
 """Characters of a state's message; the exception itself travels whole."""
+
+MAX_NAME = 100
+"""The same of the name of a state that a task has returned."""
+
+MAX_RUN_NAME = 500
+"""The same of what a task calls its run."""
 
 LONG_BYTES = 256 * 1024
 """From here on a payload is verified and signed beside the event loop: 10 MB held up all that runs there for
@@ -77,23 +77,25 @@ class Execution:
         self._namespace = namespace
         self.max_payload_bytes = max_payload_bytes
         self._changed: dict[tuple[int, str], Options] = {}
-        self._beside = ThreadPoolExecutor(SIGNING_THREADS, "prefect-lite-signing")
+        self.beside = ThreadPoolExecutor(SIGNING_THREADS, "prefect-lite-signing")
 
     def close(self) -> None:
         """Start no threads any more; what ends from here on is of no effect."""
-        self._beside.shutdown(wait=False)
+        self.beside.shutdown(wait=False)
 
     def in_thread(self, run: ThreadRun) -> None:
-        """Execute a function; the context is this thread's for the time being."""
+        """Execute a function; the caller has a copy of its context variables for it."""
         if not self._leases.start(run):
             return
         try:
             context = self._open(run)
             if context is not None:
-                enter_run(context)
+                stay_in_run(context)
+                if context.run.call_tags:
+                    enter_tags(context.run.call_tags)
                 self._close(run, context, drive_sync(context, run))
         except BaseException as exc:
-            self._broken(run, exc)
+            self.broken(run, exc)
 
     async def on_loop(self, run: LoopRun, loop: asyncio.AbstractEventLoop) -> None:
         """Execute a coroutine function, as an asyncio task of its own."""
@@ -103,29 +105,48 @@ class Execution:
         try:
             context = self._open(run) if len(run.body) < LONG_BYTES else await self._open_beside(run, loop)
             if context is not None:
-                enter_run(context)
+                stay_in_run(context)
+                if context.run.call_tags:
+                    enter_tags(context.run.call_tags)  # for this asyncio task only
                 self._close(run, context, await drive_async(context, run), beside=True)
         except GeneratorExit:
             raise  # the loop is being thrown away
         except BaseException as exc:
-            self._broken(run, exc)
+            self.broken(run, exc)
         finally:
             run.handle = None
 
-    def retry(self, run: ActiveRun, context: TaskRunContext, outcome: Outcome, seconds: float) -> None:
-        """End a run that may be tried again and whose code has not let go; in a thread of its own."""
+    def retry(
+        self,
+        run: ActiveRun,
+        context: TaskRunContext,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        hooks: bool = False,
+    ) -> None:
+        """End a run whose code has not let go, or is no more, and which may be tried again.
+
+        Args:
+            run: The run; the calling thread has nothing else to do, as code of the user decides.
+            context: Its context.
+            outcome: How this attempt has ended.
+            seconds: After so long.
+            hooks: Call those for its end, as its own code can't any more.
+        """
         token = enter_run(context)
         try:
-            self._close(run, context, retried(context, outcome), seconds)
+            outcome = in_thread(retried(context, outcome))
+            self._close(run, context, conclude(context, outcome) if hooks else outcome, seconds)
         except BaseException as exc:
-            self._broken(run, exc)
+            self.broken(run, exc)
         finally:
             leave_run(token)
 
     async def _open_beside(self, run: LoopRun, loop: asyncio.AbstractEventLoop) -> TaskRunContext | None:
         """``_open`` for a long call, which is verified in another thread; the loop goes on meanwhile."""
         try:
-            verified = await loop.run_in_executor(self._beside, self._verify, run)
+            verified = await loop.run_in_executor(self.beside, self._verify, run)
         except asyncio.CancelledError:
             run.stop = (
                 run.stop or HAND_BACK
@@ -135,7 +156,7 @@ class Execution:
         else:
             if run.stop is None:
                 return self._open(run, verified)
-        self._let_go(run, run.stop)
+        self.let_go(run, run.stop)
         return None
 
     def _verify(self, run: ActiveRun) -> envelope.Verified | EnvelopeRejected:
@@ -144,7 +165,7 @@ class Execution:
         except EnvelopeRejected as exc:
             return exc
 
-    def _let_go(self, run: ActiveRun, reason: str) -> None:
+    def let_go(self, run: ActiveRun, reason: str) -> None:
         """End a run that was stopped before its code has started."""
         outcome = stopped_outcome(run.task.name, reason, None, started=False)
         if outcome.kind != "given_up":
@@ -177,17 +198,17 @@ class Execution:
                 args, kwargs = fill_in(call, run.outcomes, self._keyring, self._namespace)
                 run.call = None
                 run.outcomes.clear()
-            options = self._options(task, changes) if changes else task.options
+            options = self.options_for(task, changes) if changes else task.options
         except UpstreamFailedRun as exc:
-            error = exc.with_traceback(None)  # it would show this code only
-            outcome = Outcome("upstream_failed", error=error, message=str(exc))
+            outcome = upstream_failed(exc.with_traceback(None))  # it would show this code only
             self._desk.end(Ended(run, self.failure(run, outcome, 0.0), outcome, 0.0))
             return None
         except EnvelopeRejected as exc:
-            self._fail(run, exc, f"The call was refused: {exc}")
+            self.fail(run, exc, f"The call was refused: {exc}")
             return None
         except Exception as exc:
-            self._fail(run, exc, f"The call can't be decoded on this worker: {describe(exc)}")
+            text = f"The call can't be decoded on this worker: {describe(exc)}"
+            self.fail(run, without_first_frame(exc), text)
             return None
         except BaseException as exc:
             # Its arguments' own code wants to leave. Rebuilt in a caller that would end the caller.
@@ -196,10 +217,34 @@ class Execution:
             self._desk.end(Ended(run, self.failure(run, outcome, 0.0), outcome, 0.0))
             return None
         run.body = b""  # arguments may be large, and the run long
+        return self.enter(run, options, args, kwargs, changes.get(belonging.OPTION))
+
+    def enter(
+        self,
+        run: ActiveRun,
+        options: Options,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        packed: bytes | None = None,
+    ) -> TaskRunContext:
+        """Give a run its context; its arguments may stay unknown where they are not used.
+
+        Args:
+            run: The run.
+            options: Its options.
+            args: Positional arguments.
+            kwargs: The same by name.
+            packed: What came along of where it belongs.
+        """
         run.timeout = options.timeout_seconds
         run.careful = options.stop_on_lost_contact
-        record = TaskRun(run.run_id, run.task_key, options.name or task.name, run.attempt, options.version)
-        context = run.context = TaskRunContext(task, options, record, args, kwargs, run)
+        name = options.name or run.task.name
+        record = TaskRun(run.run_id, run.task_key, name, run.attempt, options.version)
+        if options.tags:
+            record.tags = frozenset(options.tags)
+        if packed is not None:
+            belonging.restore(record, packed)
+        context = run.context = TaskRunContext(run.task, options, record, args, kwargs, run)
         return context
 
     def _decode(self, verified: envelope.Verified | EnvelopeRejected) -> envelope.Call:
@@ -213,8 +258,12 @@ class Execution:
         run.body = b""
         self._desk.need(run, ids_in(call.args, call.kwargs))
 
-    def _options(self, task: Any, changes: dict[str, Any]) -> Options:
+    def options_for(self, task: Any, changes: dict[str, Any]) -> Options:
         """The task's options with those that travelled; remembered, as validating them takes long."""
+        if belonging.OPTION in changes:
+            changes = {name: value for name, value in changes.items() if name != belonging.OPTION}
+            if not changes:
+                return task.options
         key = (id(task), repr(changes))
         options = self._changed.get(key)
         if options is None:
@@ -234,11 +283,13 @@ class Execution:
     ) -> None:
         """Seal the outcome and put it on the desk; with ``beside``, a long one soon, from another thread."""
         if seconds is None:
-            seconds = monotonic() - run.started
+            seconds = monotonic() - run.started if run.started else 0.0  # it could not be named
         kind = outcome.kind
         if kind == "completed":
             try:
-                codec, payload = encode(outcome.value, allow_pickle=self._keyring.signs)
+                # A returned state stands for what is in it.
+                value = outcome.value if outcome.state is None else outcome.state.data
+                codec, payload = encode(value, allow_pickle=self._keyring.signs)
             except Exception as exc:
                 self._not_serializable(run, exc, seconds)
                 return
@@ -262,7 +313,7 @@ class Execution:
             text = (
                 f"The arguments don't fit {context.task_run.task_name}{run.task.signature}: {outcome.error}."
             )
-            self._fail(run, ParameterBindError(text), text, seconds)
+            self.fail(run, ParameterBindError(text), text, seconds)
         else:
             self._desk.end(Ended(run, self.failure(run, outcome, seconds), outcome, seconds))
 
@@ -281,9 +332,14 @@ class Execution:
                 f"The result of {key} has {len(sealed):,} bytes; at most {self.max_payload_bytes:,} "
                 "are allowed (PREFECT_LITE_MAX_PAYLOAD_BYTES)."
             )
-            self._fail(run, PayloadTooLarge(text, run_id=run_id), text, seconds)
+            self.fail(run, PayloadTooLarge(text, run_id=run_id), text, seconds)
             return
-        finish = Finish(run_id, run.token, "COMPLETED", "Completed", "", run.attempt, seconds, sealed)
+        name, message = "Completed", ""
+        if outcome.returned and outcome.state is not None:
+            name = sendable(outcome.state.name, MAX_NAME)
+            message = sendable(outcome.message, MAX_MESSAGE)
+        own_name = _own_name(run)
+        finish = Finish(run_id, run.token, "COMPLETED", name, message, run.attempt, seconds, sealed, own_name)
         self._desk.end(Ended(run, finish, outcome, seconds))
 
     def _complete_beside(self, run: ActiveRun, *encoded: Any) -> None:
@@ -293,10 +349,10 @@ class Execution:
             try:
                 self._complete(run, *encoded)
             except BaseException as exc:
-                self._broken(run, exc)
+                self.broken(run, exc)
 
         try:
-            self._beside.submit(complete)
+            self.beside.submit(complete)
         except RuntimeError:
             complete()  # the worker or the interpreter ends
 
@@ -304,31 +360,38 @@ class Execution:
         text = f"The result of {run.task_key} can't be serialized: {exc}"
         error = SerializationError(text)
         error.__cause__ = exc
-        self._fail(run, error, text, seconds)
+        self.fail(run, error, text, seconds)
 
     def failure(self, run: ActiveRun, outcome: Outcome, seconds: float) -> Finish:
         """FINISH for anything but success. The connection thread calls it too, for errors of our own."""
         state, name = STATES[outcome.kind]
+        if outcome.returned and outcome.state is not None:
+            name = sendable(outcome.state.name, MAX_NAME)
         error = outcome.error
         sealed = None
         if error is not None:
-            trace = error.__traceback__
-            # The first frame is the engine's; people want to see theirs.
-            if trace is not None and trace.tb_next is not None:
-                error.with_traceback(trace.tb_next)  # assigning would fail with a frozen dataclass
             sealed = envelope.seal_error(self._keyring, self._namespace, run.task_key, run.run_id, error)
             if len(sealed) > self.max_payload_bytes:
                 sealed = None
         message = sendable(outcome.message, MAX_MESSAGE)
-        return Finish(run.run_id, run.token, state.value, name, message, run.attempt, seconds, sealed)
+        own_name = _own_name(run)
+        return Finish(
+            run.run_id, run.token, state.value, name, message, run.attempt, seconds, sealed, own_name
+        )
 
-    def _fail(self, run: ActiveRun, error: BaseException | None, text: str, seconds: float = 0.0) -> None:
+    def fail(self, run: ActiveRun, error: BaseException | None, text: str, seconds: float = 0.0) -> None:
         outcome = Outcome("failed", error=error, message=text)
         self._desk.end(Ended(run, self.failure(run, outcome, seconds), outcome, seconds))
 
-    def _broken(self, run: ActiveRun, exc: BaseException) -> None:
+    def broken(self, run: ActiveRun, exc: BaseException) -> None:
         """A defect of ours, or a SystemExit while decoding, must not leave a run without an end."""
         logger.critical("Run %s broke the worker's own code.", run.run_id, exc_info=exc)
         text = f"The worker failed to execute the run: {describe(exc)}"
         outcome = Outcome("crashed", error=None, message=text)
         self._desk.end(Ended(run, self.failure(run, outcome, 0.0), outcome, 0.0))
+
+
+def _own_name(run: ActiveRun) -> str:
+    """What the task's option ``task_run_name`` calls the run, if it does."""
+    name = run.context.run.given_name if run.context is not None else None
+    return sendable(name, MAX_RUN_NAME) if name else ""

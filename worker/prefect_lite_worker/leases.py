@@ -10,8 +10,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from prefect_lite.engine import HAND_BACK
 from prefect_lite.interrupts import PERMITS, RunInterrupted
+from prefect_lite.run_ends import HAND_BACK
 
 if TYPE_CHECKING:
     from prefect_lite.context import TaskRunContext

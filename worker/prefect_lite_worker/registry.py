@@ -21,17 +21,21 @@ AnyTask = Task[Any, Any]
 class Registry:
     """The served tasks.
 
+    Args:
+        tasks: What to serve.
+        may_be_empty: They will come later, by ``replace``.
+
     Raises:
         ConfigurationError: There is none, or one is no task.
         DuplicateTaskKey: Two different tasks have one key or alias.
     """
 
-    def __init__(self, tasks: Iterable[AnyTask]) -> None:
+    def __init__(self, tasks: Iterable[AnyTask], *, may_be_empty: bool = False) -> None:
         self.tasks: list[AnyTask] = []
         self._by_key: dict[str, AnyTask] = {}
         for task in tasks:
             self._add(task)
-        if not self.tasks:
+        if not self.tasks and not may_be_empty:
             raise ConfigurationError("serve() needs at least one task.")
 
     def _add(self, task: AnyTask) -> None:
@@ -48,6 +52,12 @@ class Registry:
                     "Give one of them its own: @task(key=...)."
                 )
         self.tasks.append(task)
+
+    def replace(self, task: AnyTask) -> None:
+        """Serve another task from now on, in place of any with the same keys: it was defined anew."""
+        self.tasks = [known for known in self.tasks if known.key != task.key]
+        self.tasks.append(task)
+        self._by_key.update(dict.fromkeys((task.key, *task.aliases), task))
 
     @property
     def keys(self) -> list[str]:

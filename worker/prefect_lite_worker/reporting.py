@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from prefect_lite.engine import STATES
 from prefect_lite.logging import get_logger
 from prefect_lite.protocol.messages import Log, Retry
+from prefect_lite.run_ends import STATES
 from prefect_lite_worker.desk import Desk, Ended
 
 LINES_PER_MESSAGE = 200

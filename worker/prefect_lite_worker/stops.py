@@ -10,22 +10,22 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from prefect_lite.engine import GIVE_UP, HAND_BACK, TIMEOUT, Outcome, may_retry, stopped_outcome
+from prefect_lite.exceptions import CrashedRun
 from prefect_lite.logging import get_logger
+from prefect_lite.retry_decisions import may_retry
+from prefect_lite.run_ends import GIVE_UP, HAND_BACK, TIMEOUT, Outcome, stopped_outcome
 from prefect_lite_worker import deadlines
 from prefect_lite_worker.desk import Ended
-from prefect_lite_worker.leases import ActiveRun, LoopRun, ThreadRun, monotonic
+from prefect_lite_worker.handover import GivenRun
+from prefect_lite_worker.leases import ActiveRun, LoopRun, monotonic
 
 if TYPE_CHECKING:
     from prefect_lite_worker.execution import Execution
     from prefect_lite_worker.leases import Leases
     from prefect_lite_worker.loops import Loops
-    from prefect_lite_worker.threads import ThreadPool
+    from prefect_lite_worker.pools import Pool
 
 logger = get_logger("worker")
-
-THREAD_SECONDS = 0.25
-"""What code in a thread gets to react; one that runs Python at all reacts within a few GIL switches."""
 
 
 class Stops:
@@ -33,7 +33,7 @@ class Stops:
 
     Args:
         leases: The runs of this worker.
-        pool: The threads.
+        pool: What executes functions.
         loops: The loops.
         execution: Makes FINISH messages.
         finish: Called with an ``Ended`` that replaces what the run's own code would report.
@@ -43,7 +43,7 @@ class Stops:
     def __init__(
         self,
         leases: Leases,
-        pool: ThreadPool,
+        pool: Pool,
         loops: Loops,
         execution: Execution,
         finish: Callable[[Ended], None],
@@ -59,7 +59,7 @@ class Stops:
 
     @property
     def stuck(self) -> int:
-        """Threads lost to code that does not let go."""
+        """Threads, or runs in an executor, lost to code that does not let go."""
         return len(self._pool.strays) + self._loops.stuck
 
     def watch(self, run: ActiveRun) -> None:
@@ -78,7 +78,7 @@ class Stops:
             self.end_unstarted(run)
             return
         run.interrupt()
-        patience = THREAD_SECONDS if isinstance(run, ThreadRun) else self._hung_seconds
+        patience = self._hung_seconds if isinstance(run, LoopRun) else self._pool.patience
         self.deadlines.add(monotonic() + patience, deadlines.GIVE_UP, run)
 
     def end_unstarted(self, run: ActiveRun) -> None:
@@ -100,13 +100,13 @@ class Stops:
     def _abandon(self, run: ActiveRun) -> None:
         run.abandoned = True
         name = run.name
+        if not isinstance(run, LoopRun):
+            loss = self._pool.abandon(run)
+            self._end(run)
+            logger.warning("%s did not let go when it was stopped: %s.", name, loss)
+            return
         self._end(run)
-        if isinstance(run, ThreadRun):
-            self._pool.abandon(run)
-            logger.warning(
-                "%s did not let go when it was stopped: its thread is lost until it returns.", name
-            )
-        elif isinstance(run, LoopRun) and not run.delivered:
+        if not run.delivered:
             waiting = [
                 other
                 for other in self._leases.waiting.values()
@@ -123,13 +123,31 @@ class Stops:
         if reason is None or reason in (GIVE_UP, HAND_BACK):
             self._finish(Ended(run, None, Outcome("given_up"), seconds))
             return
+        self._settle(run, stopped_outcome(run.name, reason, run.timeout, started=run.started > 0), seconds)
+
+    def lost(self, run: ActiveRun, text: str) -> None:
+        """The process that executed a run has ended under it."""
+        if self._leases.active.get(run.token) is not run:
+            return
+        if run.stop is not None:
+            self._end(run)
+            return
+        seconds = monotonic() - run.started if run.started else 0.0
+        self._settle(run, Outcome("crashed", error=CrashedRun(text), message=text), seconds)
+
+    def _settle(self, run: ActiveRun, outcome: Outcome, seconds: float) -> None:
+        """Retry or end a run without its code."""
         context = run.context
-        outcome = stopped_outcome(run.name, reason, run.timeout, started=run.started > 0)
-        if context is not None and reason == TIMEOUT and may_retry(context, outcome):
+        # The hooks of a thread's or coroutine's run are up to its own code, which still goes on.
+        hooks = context is not None and isinstance(run, GivenRun) and bool(context.options.on_failure)
+        if context is not None and (hooks or may_retry(context, outcome)):
             # Whether and when can be up to the user's own code, which must not hold up this thread.
-            args = (run, context, outcome, seconds)
             threading.Thread(
-                target=self._execution.retry, args=args, name="prefect-lite-retry", daemon=True
+                target=self._execution.retry,
+                args=(run, context, outcome, seconds),
+                kwargs={"hooks": hooks},
+                name="prefect-lite-retry",
+                daemon=True,
             ).start()
         else:
             self._finish(Ended(run, self._execution.failure(run, outcome, seconds), outcome, seconds))

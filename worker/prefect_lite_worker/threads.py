@@ -6,8 +6,9 @@ import contextvars
 import threading
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
+from typing import Any
 
-from prefect_lite_worker.leases import ThreadRun, monotonic
+from prefect_lite_worker.leases import ActiveRun, ThreadRun, monotonic
 
 FIRST_THREADS = 4
 """Threads that are started without waiting whether fewer would do."""
@@ -16,6 +17,9 @@ SLOW_TICKS = 10
 """Waiting runs that would take longer than so many calls of ``grow`` get a few more threads."""
 
 JOIN_SECONDS = 1.0
+
+PATIENCE_SECONDS = 0.25
+"""What stopped code gets to react; if it runs Python at all it does within a few GIL switches."""
 
 
 class ThreadPool:
@@ -27,6 +31,10 @@ class ThreadPool:
         limit: Threads at most, the stuck ones not counted.
         strays: Threads that did not let go of a run that was ended without them.
     """
+
+    run_class = ThreadRun
+    runs_coroutines = False
+    patience = PATIENCE_SECONDS
 
     def __init__(self, execute: Callable[[ThreadRun], None], limit: int) -> None:
         self._execute = execute
@@ -41,6 +49,13 @@ class ThreadPool:
         self._ended_before = 0
         self._looked = 0.0
         self.strays: dict[int, threading.Thread] = {}
+        self.on_lost: Callable[[Any, str], None] = _never
+        self.on_useless: Callable[[str], None] = _never
+        self._starter: threading.Thread | None = None
+        self._to_start: SimpleQueue[threading.Thread | None] = SimpleQueue()
+
+    def open(self) -> None:
+        """Threads are started when they are needed."""
 
     def submit(self, runs: Iterable[ThreadRun]) -> None:
         """Have these runs executed, soon."""
@@ -72,8 +87,12 @@ class ThreadPool:
                 self._spawn(min(waiting, FIRST_THREADS))
         return waiting > 0
 
-    def abandon(self, run: ThreadRun) -> None:
-        """The run was ended without its thread: that one takes no more runs, another may take its place."""
+    def abandon(self, run: ActiveRun) -> str:
+        """The run is ended without its thread: that one takes no more runs, another may take its place.
+
+        Returns:
+            A sentence's end about it.
+        """
         for number, busy in list(self._busy.items()):
             if busy is run:
                 thread = self._threads.pop(number, None)
@@ -82,6 +101,7 @@ class ThreadPool:
                 self._busy.pop(number, None)
         if not self._threads and self._queue.qsize():
             self._spawn(1)
+        return "its thread is lost until it returns"
 
     def names(self) -> dict[int, str]:
         """The task that runs, or ran last, in each living thread (``threading.get_ident``)."""
@@ -91,14 +111,18 @@ class ThreadPool:
             if thread.ident is not None and thread.is_alive()
         }
 
-    def stop(self) -> None:
+    def stop(self, *, exiting: bool = False) -> None:
         """End all idle threads, and wait a moment for them."""
         threads = list(self._threads.values())
         for _ in threads:
             self._queue.put(None)
         deadline = monotonic() + JOIN_SECONDS
+        if self._starter is not None:
+            self._to_start.put(None)
+            self._starter.join(JOIN_SECONDS)
         for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
+            if thread.ident is not None:  # else the starter has not come to it
+                thread.join(max(0.0, deadline - monotonic()))
 
     def _spawn(self, count: int) -> None:
         for _ in range(min(count, self.limit - len(self._threads))):
@@ -107,6 +131,20 @@ class ThreadPool:
                 target=self._work, args=(self._number,), name=f"prefect-lite-run-{self._number}", daemon=True
             )
             self._threads[self._number] = thread
+            self._to_start.put(thread)
+        if self._starter is None:
+            self._starter = threading.Thread(
+                target=self._start_threads, name="prefect-lite-starter", daemon=True
+            )
+            self._starter.start()
+
+    def _start_threads(self) -> None:
+        """Start threads, in a thread of its own.
+
+        ``Thread.start`` waits until the new thread has had the interpreter. Beside a few that are busy in
+        Python that takes so long that the connection thread missed a renewal, or two, while it started more.
+        """
+        while (thread := self._to_start.get()) is not None:
             thread.start()
 
     def _work(self, number: int) -> None:
@@ -129,3 +167,7 @@ class ThreadPool:
                 self.strays.pop(number, None)  # abandoned meanwhile: another thread has this one's place
                 return
             del run  # an idle thread must not keep the last run's arguments alive
+
+
+def _never(*_: Any) -> None:
+    """Threads don't end by themselves."""

@@ -8,24 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING
 
-from prefect_lite.exceptions import (
-    MissingResult,
-    PrefectException,
-    RunExpired,
-    SerializationError,
-    UpstreamFailedRun,
-)
-from prefect_lite.outcomes import open_record, state_from_record
-from prefect_lite.placeholders import Upstream, filled
 from prefect_lite.protocol.messages import RunState
 from prefect_lite.states import TERMINAL_TYPES, StateType
 
 if TYPE_CHECKING:
-    from prefect_lite.envelope import Call
-    from prefect_lite.keyring import Keyring
     from prefect_lite.protocol.peer_session import PeerSession
     from prefect_lite_worker.leases import ActiveRun
 
@@ -190,61 +178,3 @@ class Upstreams:
         while self._kept_bytes > KEPT_BYTES or len(self._kept) > KEPT_RUNS:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= len(oldest.result or b"")
-
-
-# -- in executors -------------------------------------------------------------------------------------
-
-
-def fill_in(
-    call: Call, outcomes: dict[str, RunState], keyring: Keyring, namespace: str
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(args, kwargs) of a call with the results of other runs in their places.
-
-    Args:
-        call: With placeholders.
-        outcomes: The ends of all these runs.
-        keyring: Verifies results.
-        namespace: Part of what is signed.
-
-    Raises:
-        UpstreamFailedRun: One of them is no success, or unknown, and its placeholder does not tolerate it.
-        SerializationError: A result can't be verified or decoded here.
-    """
-    values: dict[str, Any] = {}
-
-    def value_of(upstream: Upstream) -> Any:
-        record = outcomes[upstream.run_id]
-        if record.type != StateType.COMPLETED and not upstream.tolerant:
-            raise UpstreamFailedRun(
-                f"Run {UUID(record.run_id)}, which this one waited for, {_ended(record)}."
-            )
-        if upstream.run_id not in values:
-            values[upstream.run_id] = _value(record, keyring, namespace)
-        return values[upstream.run_id]
-
-    return filled(call.args, call.kwargs, value_of)
-
-
-def _ended(record: RunState) -> str:
-    if not record.type:
-        return "is unknown: it was never submitted, or ended longer ago than results are kept"
-    said = f" ({record.message})" if record.message else ""
-    return f"ended as {record.name}{said}"
-
-
-def _value(record: RunState, keyring: Keyring, namespace: str) -> Any:
-    """The value of a completed run, else its exception."""
-    if not record.type:
-        return RunExpired(f"The broker has no record of run {UUID(record.run_id)} (any more).")
-    try:
-        data = open_record(keyring, namespace, record)
-        return state_from_record(record, data).result(raise_on_failure=False)
-    except (SerializationError, MissingResult) as exc:
-        raise _unusable(record, exc) from exc
-
-
-def _unusable(record: RunState, exc: PrefectException) -> SerializationError:
-    return SerializationError(
-        f"The result of run {UUID(record.run_id)} ({record.task_key}), which this one takes, can't be used "
-        f"here: {exc}"
-    )

@@ -3,7 +3,8 @@
 -- KEYS  1 prefix
 -- ARGV  1 sender of the hint or '-', 2 record ttl ms, 3 idempotency ms, then four per run:
 --       run id, token, outcome, result or ''; the outcome is '<state letter><run ms>' for a first attempt
---       with nothing to say, else msgpack {letter, run ms, attempt, name ('' for the usual), message}
+--       with nothing to say, else msgpack {letter, run ms, attempt, name ('' for the usual), message,
+--       what the task calls the run}
 -- Returns {now ms, then per run: status o|a|c|s, descriptor, started ms, lost};
 --       status O or A: o or a, and it is in `unblock`
 -- O(runs): one HMGET, one HSET, one SET or UNLINK and one PEXPIRE per run, one HDEL per session.
@@ -30,6 +31,11 @@ for i = 4, #ARGV, 4 do
     local life = ttl
     if v[7] then life = close_options(run, v[7], ttl, keep) end
     if rest then
+      if rest[3] > 1 and v[1] == 'X' and not own then -- `sm` is of an attempt before, and about to be replaced
+--@include history
+        remember(rk, v[3], v[5])
+      end
+      if rest[6] and rest[6] ~= '' then call('HSET', rk, 'rn', rest[6]) end
       call('HSET', rk, 'st', rest[1], 'e', now, 'sm', begun, 'a', rest[3], 'nm', rest[4], 'ms', rest[5])
     elseif v[8] then
       call('HSET', rk, 'st', letter, 'e', now, 'sm', begun, 'a', 1)

@@ -13,12 +13,13 @@
 --@include ending
 --@include state
 --@include commit
+--@include history
 local sender, ttl, keep = ARGV[1], ARGV[2], ARGV[3]
 local out, keys, ended = {}, {}, {}
 for i = 4, #ARGV, 5 do
   local run, token, after = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local rk = P .. 'r:' .. run
-  local v = call('HMGET', rk, 'st', 't', 'd', 'o', 'l', 'su', 'op')
+  local v = call('HMGET', rk, 'st', 't', 'd', 'o', 'l', 'su', 'op', 'sm')
   local word, state = judge(rk, v[1], v[2], token), ''
   if word == 'o' then
     drop(v[4], run, v[5], v[1])
@@ -29,6 +30,7 @@ for i = 4, #ARGV, 5 do
       local _, q = cut(v[3])
       local st = after > 0 and 'D' or 'R'
       call('HSET', rk, 'st', st, 't', '', 'ct', token, 'na', ARGV[i + 3], 'rm', ARGV[i + 4], 'du', now + after)
+      remember(rk, v[3], v[1] == 'X' and v[8] or now, now + after) -- too short for a STARTED: it began just now
       wait_again(run, v[7])
       if after > 0 then
         call('ZADD', P .. 'delayed', now + after, run)

@@ -13,6 +13,11 @@ for i = 1, #ARGV, 3 do
       if ARGV[i + 2] == '1' then -- an absent attempt reads as 1 once there is a start
         call('HSET', rk, 'st', 'X', 'sm', now)
       else
+        local before = call('HMGET', rk, 'd', 'a', 'sm')
+        if st == 'X' and (before[2] or '1') ~= ARGV[i + 2] then -- it runs on in place: nobody sent a RETRY
+--@include history
+          remember(rk, before[1], before[3])
+        end
         call('HSET', rk, 'st', 'X', 'sm', now, 'a', ARGV[i + 2])
       end
     elseif st == 'K' then

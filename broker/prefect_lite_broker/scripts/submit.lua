@@ -4,6 +4,7 @@
 -- ARGV  1 sender of the hint or '-', 2 most runs in a ready list, delayed and blocked ones, then six per run:
 --       run id, queue, fingerprint, body, name, options ('' or msgpack map, relative times in ms:
 --       c countdown, x expiry, r record ttl, l max lost, i idempotency suffix, z body size, g tags,
+--       m what the run belongs to (bytes),
 --       p runs that must be COMPLETED before it is ready, t runs that must have ended in any way,
 --       f: full, the run is refused unless it is stored already)
 -- Returns the number of runs when all are new and accepted, else one word per run:
@@ -15,5 +16,6 @@
 --@include base
 --@include ready
 --@include hints
+--@include kept
 --@include store
 return store(1, 0)

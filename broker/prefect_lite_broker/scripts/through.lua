@@ -2,8 +2,8 @@
 -- Stores pending runs and answers the claim that comes with them, as submit.lua and then claim.lua do.
 --
 -- Where nothing waits that the claim would have to take first (no list of what the session serves is open, all
--- runs are new, plain and of one queue), as many of them as the claim takes are leased as they are stored: they
--- never stand in a list.
+-- runs are new and of one queue, and have no options that decide when or whether they start), as many of them as
+-- the claim takes are leased as they are stored: they never stand in a list.
 -- KEYS  1 prefix
 -- ARGV  1 to 9 those of claim.lua, 10 and following those of submit.lua
 -- Returns 1 when all are new and leased in their order, their tokens numbered from 1; else {what submit.lua
@@ -14,13 +14,25 @@
 -- one EXISTS and one ZRANGE more where lists of others are open.
 --@include base
 local FIRST = 12 -- place of the first run in ARGV
+local KEPT = { g = true, l = true, m = true, r = true } -- options that are only written down, see submit.lua
+local options = {} -- by place of the run in ARGV
 
--- Whether all of these runs are new, plain and of one queue; the second value: no list at all is open.
+-- Whether the options of a run have no say in when or whether it starts.
+local function only_kept(i)
+  local o = cmsgpack.unpack(ARGV[i + 5])
+  for name in pairs(o) do
+    if not KEPT[name] then return false end
+  end
+  options[i] = o
+  return true
+end
+
+-- Whether all of these runs are new, alike and of one queue; the second value: no list at all is open.
 local function alike(q)
   local rks, seen = { P .. 'open', P .. 'orphans' }, {}
   for i = FIRST, #ARGV, 6 do
     local run = ARGV[i]
-    if ARGV[i + 1] ~= q or ARGV[i + 5] ~= '' or seen[run] then return false end
+    if ARGV[i + 1] ~= q or seen[run] or (ARGV[i + 5] ~= '' and not only_kept(i)) then return false end
     seen[run] = true
     rks[#rks + 1] = P .. 'r:' .. run
   end
@@ -48,6 +60,7 @@ local function straight(q, nothing_open)
   return #open < 64
 end
 
+--@include kept
 -- As in submit.lua the records come after what may fail, and after them what tells the claim's repeat.
 local function lease_at_once(q, count)
   local session, base, d = ARGV[1], ARGV[5], now .. ':' .. q
@@ -62,10 +75,16 @@ local function lease_at_once(q, count)
   for i = 1, count do
     local at = FIRST + 6 * (i - 1)
     local rk, fp, name, token = P .. 'r:' .. ARGV[at], ARGV[at + 2], ARGV[at + 4], held[2 * i]
-    if name == '' then
+    local o = options[at]
+    if name == '' and not o then
       call('HSET', rk, 'st', 'L', 'd', d, 'fp', fp, 'o', session, 't', token)
     else
-      call('HSET', rk, 'st', 'L', 'd', d, 'fp', fp, 'o', session, 't', token, 'n', name)
+      local fields = { 'st', 'L', 'd', d, 'fp', fp, 'o', session, 't', token }
+      if name ~= '' then
+        fields[11], fields[12] = 'n', name
+      end
+      if o then kept_fields(fields, o) end
+      call('HSET', rk, unpack(fields))
     end
   end
   call('HSET', P .. 's:' .. session, 'n', ARGV[3], 'b', base)

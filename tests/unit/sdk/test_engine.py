@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from prefect_lite import task
+from prefect_lite import Task, task
 from prefect_lite.context import TaskRunContext
-from prefect_lite.engine import describe
-from prefect_lite.exceptions import MissingContextError, TaskRunTimeoutError
+from prefect_lite.exceptions import MissingContextError, ParameterBindError, TaskRunTimeoutError
 from prefect_lite.interrupts import Permits, RunInterrupted
 from prefect_lite.logging import get_run_logger
+from prefect_lite.run_ends import describe
 
 
 def test_a_direct_call_returns_the_value() -> None:
@@ -78,16 +80,24 @@ def test_delays_are_waited_for() -> None:
     assert times[2] - times[1] >= 0.05
 
 
-def test_arguments_that_do_not_bind_are_not_retried() -> None:
+@pytest.mark.parametrize("options", [{}, {"return_state": True}], ids=str)
+def test_arguments_that_do_not_bind_are_refused_at_once(options: dict[str, Any]) -> None:
     calls: list[int] = []
 
-    @task(retries=5, on_running=[lambda *_: calls.append(1)])
     def one(x: int) -> int:
         return x
 
-    with pytest.raises(TypeError, match="missing"):
-        one()  # type: ignore[call-arg]
-    assert len(calls) == 1
+    async def aone(x: int) -> int:
+        return x
+
+    def ones(x: int) -> Iterator[int]:
+        yield x
+
+    for fn in (one, aone, ones):
+        bad: Any = Task(fn, retries=5, on_running=[lambda *_: calls.append(1)])
+        with pytest.raises(ParameterBindError, match="missing a required argument: 'x'"):
+            bad(**options)
+    assert not calls
 
 
 def test_a_type_error_inside_the_task_is_retried() -> None:
@@ -109,7 +119,7 @@ def test_a_timeout_in_a_busy_thread() -> None:
         while True:
             pass
 
-    with pytest.raises(TaskRunTimeoutError, match=r"longer than its timeout of 0.05 s"):
+    with pytest.raises(TaskRunTimeoutError, match=r"spin exceeded timeout of 0\.05 second"):
         spin()
 
 

@@ -236,7 +236,7 @@ def test_a_timeout_says_why(broker: ScriptedBroker) -> None:
     with pytest.raises(TimeoutError) as caught:
         future.result(timeout=0.05)
     assert str(caught.value) == (
-        f"Run {future.task_run_id} has not ended after 0.05 s. Its state is Scheduled. "
+        f"Task run {future.task_run_id} did not complete within 0.05 seconds. Its state is Scheduled. "
         "No worker serves 'add'; the run waits for one."
     )
     broker.questions["why"] = lambda _: (False, ["busy", "no"])
@@ -275,7 +275,9 @@ def test_a_list_that_is_late_says_how_many(broker: ScriptedBroker) -> None:
     futures = add.map([1, 2], deferred=True)
     broker.end(hexed(futures[0]), 1)
     broker.questions["why"] = lambda _: (True, {"sentence": "It waits behind 3 runs."})
-    with pytest.raises(TimeoutError, match=r"1 of 2 runs have not ended. Run .* It waits behind 3 runs."):
+    with pytest.raises(
+        TimeoutError, match=r"within 0.3 seconds: 1 of 2 have not ended. Task run .* It waits"
+    ):
         futures.result(timeout=0.3)
     done, not_done = wait(futures, timeout=0)
     assert done == {futures[0]}
@@ -289,7 +291,7 @@ def test_as_completed_gives_them_as_they_end(broker: ScriptedBroker) -> None:
     assert next(seen) == two
     broker.end(hexed(three), 3)
     assert next(seen) == three
-    with pytest.raises(TimeoutError, match="1 of 2 runs"):
+    with pytest.raises(TimeoutError, match=r"1 \(of 2\) futures unfinished"):
         list(as_completed([one, two], timeout=0.05))
     broker.end(hexed(one), 1)
     assert [future.result() for future in seen] == [1]

@@ -65,7 +65,7 @@ def test_a_late_run_times_out() -> None:
         return 1
 
     future = wait_for_go.submit()
-    with pytest.raises(TimeoutError, match=r"has not ended after 0\.01 s"):
+    with pytest.raises(TimeoutError, match=r"did not complete within 0\.01 seconds"):
         future.result(timeout=0.01)
     assert not future.state.is_final()
     assert wait([future], timeout=0).not_done == {future}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ import pytest
 from prefect_lite import task
 from prefect_lite.alarms import Alarms
 from prefect_lite.context import TaskRun, TaskRunContext
-from prefect_lite.direct import ThreadControl
+from prefect_lite.direct_controls import ThreadControl
 from prefect_lite.engine import drive_sync
 from prefect_lite.exceptions import TaskRunTimeoutError
 from prefect_lite.interrupts import PERMITS, Permits, RunInterrupted
@@ -91,6 +92,44 @@ def test_an_interruption_of_the_caller_goes_through() -> None:
     context = TaskRunContext(fine, Options(), TaskRun("0" * 32, fine.key, fine.name), (), {})
     with pytest.raises(RunInterrupted):
         drive_sync(context, DisturbedControl())
+
+
+def test_ctrl_c_between_two_lines_leaves_no_permit_behind() -> None:
+    class Control(DisturbedControl):
+        def end(self) -> str | None:
+            self.ends += 1
+            if self.ends == 1:
+                raise KeyboardInterrupt
+            return "timeout"  # it was hit by both
+
+    @task(retries=3)
+    def fine() -> int:
+        return 1
+
+    control = Control()
+    context = TaskRunContext(fine, Options(), TaskRun("0" * 32, fine.key, fine.name), (), {})
+    with pytest.raises(KeyboardInterrupt):
+        drive_sync(context, control)
+    assert control.ends == 2
+
+
+def test_an_interruption_while_prints_are_redirected_is_made_up_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(prints.PrintProxy):
+        def __init__(self, stream: object) -> None:
+            raise RunInterrupted
+
+    @task(log_prints=True)
+    def fine() -> None:
+        """Never starts."""
+
+    stream = sys.stdout
+    monkeypatch.setattr(prints, "PrintProxy", Interrupted)
+    with pytest.raises(RunInterrupted):
+        fine()
+    assert not prints._users
+    assert sys.stdout is stream
 
 
 def test_a_permit_may_be_withdrawn_twice() -> None:

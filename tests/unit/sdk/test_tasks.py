@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import inspect
 import pickle
 from typing import Any
 
 import cloudpickle
 import pytest
 
-from prefect_lite import Task, task
+from prefect_lite import Task, known_tasks, task
 from prefect_lite.exceptions import (
     ConfigurationError,
     OptionNotPortable,
     ReservedArgumentError,
 )
-from prefect_lite.options import ATTRIBUTE_NAMES
+from prefect_lite.options import ATTRIBUTE_NAMES, OPTION_NAMES
 from prefect_lite.tasks import exponential_backoff
 
 
@@ -196,11 +198,70 @@ def test_a_hook_given_to_a_copy_stays_here() -> None:
     assert own.travelling_options == {}  # the worker has it too
 
 
-def test_exponential_backoff_doubles() -> None:
-    assert exponential_backoff(2)(4) == [2, 4, 8, 16]
-    assert len(exponential_backoff(1)(80)) == 50
-    assert task(retries=3, retry_delay_seconds=exponential_backoff(1))(add.fn).options.retry_delays() == (
-        1,
-        2,
-        4,
-    )
+def test_attributes_are_those_of_prefect() -> None:
+    made = Task(add.fn, retries=3, retry_delay_seconds=exponential_backoff(10), tags=["b", "b"])
+    assert made.tags == {"b"}
+    assert Task(add.fn).tags == set()
+    assert made.retry_delay_seconds == [10, 20, 40]
+    assert (made.on_completion_hooks, made.on_failure_hooks, made.on_running_hooks) == ([], [], [])
+    assert (made.on_commit_hooks, made.on_rollback_hooks) == ([], [])
+    assert (made.version, made.timeout_seconds, made.log_prints, made.persist_result) == (None,) * 4
+    assert (made.cache_key_fn, made.cache_expiration, made.refresh_cache) == (None,) * 3
+    assert (made.result_storage, made.result_serializer, made.result_storage_key) == (None,) * 3
+    assert (made.task_run_name, made.retry_jitter_factor, made.retry_condition_fn) == (None,) * 3
+    assert made.viz_return_value is None
+    for name in ("isasync", "isgenerator", "ismethod", "isclassmethod", "isstaticmethod"):
+        assert not getattr(made, name)
+
+
+@pytest.mark.parametrize("method", ["create_run", "create_local_run"])
+def test_runs_can_be_created(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    async def create_run(task: Any, **how: Any) -> str:
+        asked.append((task, how))
+        return "the run"
+
+    monkeypatch.setattr("prefect_lite.run_creation.create_run", create_run)
+    assert asyncio.run(getattr(add, method)(parameters={"x": 1}, deferred=True)) == "the run"
+    ((task, how),) = asked
+    assert task is add
+    assert how == {
+        "client": None,
+        "id": None,
+        "parameters": {"x": 1},
+        "flow_run_context": None,
+        "parent_task_run_context": None,
+        "wait_for": None,
+        "extra_task_inputs": None,
+        "deferred": True,
+    }
+    assert list(inspect.signature(getattr(Task, method)).parameters)[1:] == list(how)
+
+
+def test_defined_tasks_are_known() -> None:
+    @task
+    def here() -> None: ...
+
+    assert known_tasks.find(here.key) is here
+    changed = here.with_options(retries=3)
+    assert known_tasks.find(here.key) is here
+    other = here.with_options(key="test.tasks.other", aliases=["test.tasks.older"])
+    assert known_tasks.find("test.tasks.other") is known_tasks.find("test.tasks.older") is other
+    assert changed.key == here.key
+
+
+def test_aliases_are_keys() -> None:
+    with pytest.raises(ConfigurationError, match="task key"):
+        Task(add.fn, aliases=["not a key"])
+
+
+@pytest.mark.parametrize("what", [task, Task, Task.with_options], ids=["task", "Task", "with_options"])
+def test_signatures_show_every_option(what: Any) -> None:
+    shown = inspect.signature(what).parameters
+    assert set(shown) >= OPTION_NAMES
+    assert all(shown[name].kind is inspect.Parameter.KEYWORD_ONLY for name in OPTION_NAMES)
+    kept = what is Task.with_options
+    assert shown["retries"].default == (... if kept else 0)
+    assert not {parameter.kind for parameter in shown.values()} & {inspect.Parameter.VAR_KEYWORD}
+    assert "changes" not in shown

@@ -9,23 +9,34 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-SAMPLE = Path(__file__).with_name("typing_sample.py")
+SAMPLES = [str(path) for path in sorted(Path(__file__).parent.glob("typing_*sample.py"))]
+
+Place = tuple[str, int]
+"""Name of the file, line."""
 
 
-def wanted() -> set[int]:
-    lines = SAMPLE.read_text().splitlines()
-    return {number for number, line in enumerate(lines, 1) if line.endswith("# error")}
+def wanted(checker: str) -> set[Place]:
+    marks = ("# error", f"# error ({checker})")
+    return {
+        (Path(sample).name, number)
+        for sample in SAMPLES
+        for number, line in enumerate(Path(sample).read_text().splitlines(), 1)
+        if line.endswith(marks)
+    }
 
 
 def test_pyright_reports_exactly_the_wrong_lines() -> None:
-    command = ["pyright", "--pythonpath", sys.executable, "--outputjson", str(SAMPLE)]
+    command = ["pyright", "--pythonpath", sys.executable, "--outputjson", *SAMPLES]
     command[0] = str(Path(sys.executable).with_name("pyright"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     report = json.loads(done.stdout)["generalDiagnostics"]
     found = {
-        one["range"]["start"]["line"] + 1: one["message"] for one in report if one["severity"] == "error"
+        (Path(one["file"]).name, one["range"]["start"]["line"] + 1): one["message"]
+        for one in report
+        if one["severity"] == "error"
     }
-    assert set(found) == wanted(), {line: found.get(line) for line in set(found) ^ wanted()}
+    wrong = set(found) ^ wanted("pyright")
+    assert not wrong, {place: found.get(place) for place in wrong}
 
 
 def test_mypy_reports_exactly_the_wrong_lines() -> None:
@@ -36,8 +47,9 @@ def test_mypy_reports_exactly_the_wrong_lines() -> None:
         "--strict",
         "--no-incremental",
         "--follow-imports=silent",
-        str(SAMPLE),
+        *SAMPLES,
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    found = {int(number) for number in re.findall(r"typing_sample.py:(\d+): error", done.stdout)}
-    assert found == wanted(), done.stdout
+    lines = re.findall(r"(typing_\w*sample\.py):(\d+): error", done.stdout)
+    found = {(name, int(number)) for name, number in lines}
+    assert found == wanted("mypy"), done.stdout

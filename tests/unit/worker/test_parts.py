@@ -24,10 +24,10 @@ from prefect_lite_worker.terminal import Terminal
 from scripted_broker import wait_until
 
 from prefect_lite import task
-from prefect_lite.engine import Outcome
 from prefect_lite.exceptions import ConfigurationError, DuplicateTaskKey
 from prefect_lite.protocol.codec import MAX_FRAME, encode_frame
 from prefect_lite.protocol.messages import Retry
+from prefect_lite.run_ends import Outcome
 from prefect_lite.task_runners import ThreadPoolTaskRunner
 from prefect_lite.task_worker import TaskWorker, serve
 

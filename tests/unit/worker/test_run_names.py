@@ -75,19 +75,22 @@ def test_options_that_travel_name_it_too(broker: Any, serve: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "problem"),
+    ("broken", "error", "problem"),
     [
-        (wrong, "The template '{nothing}' of task_run_name raised KeyError: 'nothing'"),
-        (number, "The callable of task_run_name gave 5, which is no name"),
+        (wrong, KeyError, "The run can't be named: KeyError: 'nothing'"),
+        (number, TypeError, "for 'task_run_name' returned type int but a string is required"),
     ],
 )
-def test_a_name_that_cannot_be_made_is_reported(
-    broken: Any, problem: str, broker: Any, serve: Any, caplog: pytest.LogCaptureFixture
+def test_a_run_that_cannot_be_named_fails_and_says_so(
+    broken: Any, error: type[Exception], problem: str, broker: Any, serve: Any
 ) -> None:
     serve(broken)
     run_id = broker.push(broken.key)
-    assert broker.outcome(run_id)[0] == f"{broken.name}-{run_id[:3]}"
-    assert any(problem in record.getMessage() for record in caplog.records)
+    finish = broker.end(run_id)
+    assert (finish.type, finish.name) == ("FAILED", "Failed")
+    assert problem in finish.message
+    with pytest.raises(error):
+        broker.outcome(run_id)
 
 
 def test_a_direct_call_has_a_name_too() -> None:

@@ -140,7 +140,7 @@ local function store(from, done)
           fields[f + 1], fields[f + 2] = 'dl', blocked[i]
           f = f + 2
         end
-        if o and next(o) then fields[f + 1], fields[f + 2] = 'op', cmsgpack.pack(o) end
+        if o then kept_fields(fields, o) end
         call('HSET', rks[i], unpack(fields))
         -- After the record: a key that stands for its own run says that the run was stored.
         if o and o.i then call('SET', P .. 'idem:' .. o.i, holders[P .. 'idem:' .. o.i]) end
