@@ -1,0 +1,5 @@
+# Example 2, of task.
+
+@task
+async def add(x, y):
+    return x + y

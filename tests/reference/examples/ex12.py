@@ -1,0 +1,7 @@
+# Example 12, of Task.aserve.
+
+@task
+def my_task():
+    return 1
+
+await my_task.aserve()
