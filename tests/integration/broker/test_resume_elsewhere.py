@@ -67,7 +67,7 @@ async def resume(bench: Bench, broker: int, welcome: Welcome, epoch: int = 0) ->
 
 
 class Claims:
-    """What the store answers to the claims of one broker."""
+    """What the store answers to the claims that one broker makes from now on."""
 
     def __init__(self, bench: Bench, broker: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.replies: list[ClaimReply] = []
@@ -121,10 +121,11 @@ async def test_the_broker_behind_a_black_hole_claims_nothing_more(
     client = await bench.client(broker=1)
     ids = {await client.submit(watch=True) for _ in range(6)}
     runs = await first.runs(6)
-    claims = Claims(bench, 0, monkeypatch)
     proxy.black_hole()
 
     second, resumed = await resume(bench, 1, welcome)
+    # Not before: a poll may come then, and be told that there is nothing.
+    claims = Claims(bench, 0, monkeypatch)
     assert resumed.resumed
     assert {run_id for run_id, _ in resumed.held} == ids
     await second.send(Renew(0, [[run.run_id, run.token] for run in runs]), Serve(["tasks.add"]), Ready(20))
