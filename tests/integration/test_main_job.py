@@ -177,63 +177,6 @@ def test_a_worker_with_500_running_is_killed(home: PrivateHome) -> None:
     assert max(delays) < 15, "the disconnect ended the leases, not their time"
 
 
-def test_a_run_that_kills_its_workers_ends_crashed_and_takes_no_other_with_it(home: PrivateHome) -> None:
-    home.write(
-        "tasks.py",
-        """
-        import os, signal, sys, time
-        from prefect_lite import task
-        from prefect_lite.task_worker import serve
-
-        @task
-        def poison():
-            with open("starts", "a") as starts:
-                starts.write("x")
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        @task
-        def innocent(i):
-            time.sleep(0.5)
-            return i
-
-        if __name__ == "__main__":
-            serve(poison, innocent, limit=10)
-        """,
-    )
-    client = home.start(
-        "client",
-        "-c",
-        """if True:
-        from tasks import poison, innocent
-        others = innocent.map(range(30), deferred=True)
-        bad = poison.delay()
-        print("accepted", flush=True)
-        assert others.result(timeout=60) == list(range(30))
-        try:
-            bad.result(timeout=60)
-        except Exception as exc:
-            print(type(exc).__name__, exc)
-        """,
-    )
-    client.wait_for("accepted")
-    workers = [start_worker(home)]
-    while client.process.poll() is None and len(workers) < 10:
-        wait_until(
-            lambda: workers[-1].process.poll() is not None or client.process.poll() is not None,
-            60,
-            "the worker's end or the client's",
-        )
-        if client.process.poll() is None:
-            workers.append(start_worker(home))
-    assert client.wait(60) == 0, client.output
-    assert "CrashedRun" in client.output
-    assert (home.project / "starts").read_text() == "x" * 4  # max_lost 3: the fourth loss is the last
-    store = store_of(home)
-    records = [store.hgetall(key) for key in store.scan_iter("pl:*:r:*")]
-    assert collections.Counter(record["st"] for record in records) == {"c": 30, "h": 1}
-    assert max(int(record.get("l", 0)) for record in records if record["st"] == "c") <= 2
-
-
 def test_broker_killed_between_delay_and_result(home: PrivateHome) -> None:
     home.write("tasks.py", ADD)
     home.python("from tasks import add; print(add.delay(1, 1).task_run_id)")  # accepted, nobody serves it yet
@@ -350,46 +293,6 @@ def test_an_altered_payload_is_refused_before_decoding(home: PrivateHome, tmp_pa
     ).stdout
     assert "EnvelopeRejected" in out
     assert not mark.exists(), "the payload was decoded"
-
-
-@pytest.mark.parametrize("kind", ["time_sleep", "ten_threads", "coroutine_sleep"])
-def test_a_busy_worker_keeps_its_runs_for_four_leases(home: PrivateHome, kind: str) -> None:
-    home.write(
-        "tasks.py",
-        """
-        import sys, time
-        from prefect_lite import task
-        from prefect_lite.task_worker import serve
-
-        def spin(seconds):
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                pass
-
-        @task
-        def time_sleep(i): time.sleep(6); return i
-
-        @task
-        def ten_threads(i): spin(6); return i
-
-        @task
-        async def coroutine_sleep(i): time.sleep(6); return i
-
-        if __name__ == "__main__":
-            serve(time_sleep, ten_threads, coroutine_sleep, limit=10)
-        """,
-    )
-    worker = start_worker(home)
-    worker.wait_for("tasks.time_sleep")
-    count = 1 if kind == "coroutine_sleep" else 10
-    out = home.python(
-        f"from tasks import {kind} as t; print(t.map(range({count}), deferred=True).result(timeout=60))",
-        timeout=70,
-    )
-    assert out.stdout.strip() == str(list(range(count)))
-    store = store_of(home)
-    lost = [store.hget(key, "l") for key in store.scan_iter("pl:*:r:*")]
-    assert lost == [None] * count, "no lease was lost"
 
 
 def test_a_regex_that_holds_the_gil_for_half_a_lease(home: PrivateHome) -> None:
