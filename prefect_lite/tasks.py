@@ -257,33 +257,47 @@ class Task(TaskCalls[P, R_co], TaskServing, TaskHooks, _Attributes):
         extra_task_inputs: Mapping[str, set[RunInput]] | None = None,
         deferred: bool = False,
     ) -> TaskRun:
-        """A run's record before anything runs.
+        """Make a run without executing it here.
 
         Args:
             client: For programs written for Prefect; not needed.
             id: Of the run. Default: a new one.
-            parameters: Arguments by name; kept in the record as its inputs.
+            parameters: Arguments by name; kept in the record.
             flow_run_context: The flow run it belongs to. Default: the current one, if any.
             parent_task_run_context: The run it was made in. Default: the current one, if any.
-            wait_for: Futures that have to end before it may start.
+            wait_for: Futures that have to end before it may start, one or many.
             extra_task_inputs: Inputs to record beside those found in ``parameters``, by name.
-            deferred: The run is meant for a worker; it begins ``Scheduled`` instead of ``Pending``.
+            deferred: Send it to a worker, as ``apply_async`` does; else only its record is made.
+
+        Returns:
+            Its record: ``Scheduled`` when it was sent, else ``Pending``.
         """
-        from prefect_lite import run_creation
+        from prefect_lite.run_creation import create_run
 
-        return await run_creation.create_run(
-            cast("Any", self),
-            client=client,
-            id=id,
-            parameters=parameters,
-            flow_run_context=flow_run_context,
-            parent_task_run_context=parent_task_run_context,
-            wait_for=wait_for,
-            extra_task_inputs=extra_task_inputs,
-            deferred=deferred,
-        )
+        place = flow_run_context, parent_task_run_context
+        inputs = wait_for, extra_task_inputs
+        return await create_run(cast("Any", self), client, id, parameters, *place, *inputs, deferred)
 
-    create_local_run = create_run
+    async def create_local_run(
+        self,
+        client: Any = None,
+        id: UUID | None = None,
+        parameters: dict[str, Any] | None = None,
+        flow_run_context: FlowRunContext | None = None,
+        parent_task_run_context: TaskRunContext | None = None,
+        wait_for: Any = None,
+        extra_task_inputs: Mapping[str, set[RunInput]] | None = None,
+        deferred: bool = False,
+    ) -> TaskRun:
+        """Make the record of a run that this process is to execute. Nothing is sent, ``deferred`` or not.
+
+        The arguments are those of ``create_run``.
+        """
+        from prefect_lite.run_creation import create_local_run
+
+        place = flow_run_context, parent_task_run_context
+        inputs = wait_for, extra_task_inputs
+        return await create_local_run(cast("Any", self), client, id, parameters, *place, *inputs, deferred)
 
     # -- as a value -------------------------------------------------------------------------------
 

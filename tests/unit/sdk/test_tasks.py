@@ -19,6 +19,7 @@ from prefect_lite.exceptions import (
 )
 from prefect_lite.options import ATTRIBUTE_NAMES, OPTION_NAMES
 from prefect_lite.tasks import exponential_backoff
+from prefect_lite.testing import eager
 
 
 @task
@@ -214,29 +215,23 @@ def test_attributes_are_those_of_prefect() -> None:
         assert not getattr(made, name)
 
 
-@pytest.mark.parametrize("method", ["create_run", "create_local_run"])
-def test_runs_can_be_created(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+@pytest.mark.parametrize("deferred", [False, True])
+def test_runs_can_be_created(deferred: bool) -> None:
+    ran: list[int] = []
 
-    async def create_run(task: Any, **how: Any) -> str:
-        asked.append((task, how))
-        return "the run"
+    @task
+    def notes(x: int) -> int:
+        ran.append(x)
+        return x
 
-    monkeypatch.setattr("prefect_lite.run_creation.create_run", create_run)
-    assert asyncio.run(getattr(add, method)(parameters={"x": 1}, deferred=True)) == "the run"
-    ((task, how),) = asked
-    assert task is add
-    assert how == {
-        "client": None,
-        "id": None,
-        "parameters": {"x": 1},
-        "flow_run_context": None,
-        "parent_task_run_context": None,
-        "wait_for": None,
-        "extra_task_inputs": None,
-        "deferred": True,
-    }
-    assert list(inspect.signature(getattr(Task, method)).parameters)[1:] == list(how)
+    with eager():
+        made = asyncio.run(notes.create_run(parameters={"x": 1}, deferred=deferred))
+        assert made.state_name == ("Scheduled" if deferred else "Pending")
+        assert ran == ([1] if deferred else []), "a deferred run is sent to a worker"
+        local = asyncio.run(notes.create_local_run(parameters={"x": 2}, deferred=deferred))
+        assert local.state_name == "Pending"
+        assert 2 not in ran, "a local run is never sent"
+        assert local.task_inputs == made.task_inputs
 
 
 def test_defined_tasks_are_known() -> None:
