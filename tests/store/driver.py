@@ -131,6 +131,10 @@ class Driver:
     def started(self, run: ClaimedRun) -> None:
         self.store.started(run.run_id, run.token, run.attempt)
 
+    async def has_begun(self, run: ClaimedRun) -> None:
+        """Until the store has its STARTED: what is measured from there can be waited for."""
+        await until(lambda: self.client.hexists(f"{self.prefix}r:{run.run_id}", "sm"))
+
     async def finish(self, run: ClaimedRun, type: str = "COMPLETED", **fields: Any) -> CommitReply:
         values = {"name": "", "message": "", "attempt": run.attempt, "run_seconds": 0.01, "result": b"result"}
         return await self._ask(self.store.finish, Finish(run.run_id, run.token, type, **{**values, **fields}))

@@ -61,6 +61,7 @@ async def test_the_next_waits_until_the_last_has_begun(driver: Driver) -> None:
     assert await driver.claim("w2") == [], "leased, and perhaps not begun"
     driver.started(first)
     assert await driver.claim("w2") == []
+    await driver.has_begun(first)
     await driver.clock_moves(WAIT)
     assert len(await driver.claim("w2")) == 1
 
@@ -79,6 +80,7 @@ async def test_one_that_lost_two_leases_is_alone_until_it_ends(driver: Driver) -
     (first,) = await driver.claim("w4")
     assert first.run_id in once
     driver.started(first)
+    await driver.has_begun(first)
     await driver.clock_moves(WAIT)
     (second,) = await driver.claim("w4")
     assert {first.run_id, second.run_id} == set(once)
@@ -89,6 +91,7 @@ async def test_one_that_lost_two_leases_is_alone_until_it_ends(driver: Driver) -
     assert (alone.run_id, alone.lost) == (twice, 2)
     driver.started(alone)
     await driver.release(second)
+    await driver.has_begun(alone)
     await driver.clock_moves(WAIT)
     reply = await driver.claim_reply("w5")
     assert (reply.runs, reply.again_seconds) == ([], -1)
