@@ -18,9 +18,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import msgpack as _untyped_msgpack  # pyright: ignore[reportMissingTypeStubs]
 
-from prefect_lite.exceptions import EnvelopeRejected, SerializationError
-from prefect_lite.keyring import Keyring
-from prefect_lite.serializers import (
+from prefect_lite.encoding import (
     LINKED,
     LINKED_MSGPACK,
     MSGPACK,
@@ -29,6 +27,8 @@ from prefect_lite.serializers import (
     encode,
     encode_call,
 )
+from prefect_lite.exceptions import EnvelopeRejected, SerializationError
+from prefect_lite.keyring import Keyring
 
 msgpack: Any = _untyped_msgpack
 

@@ -14,9 +14,9 @@ import builtins
 import traceback
 from typing import Any, cast
 
+from prefect_lite.encoding import MSGPACK, PICKLE, decode, encode
 from prefect_lite.exceptions import RemoteError, RemoteTraceback, SerializationError
 from prefect_lite.main_module import import_name_of
-from prefect_lite.serializers import MSGPACK, PICKLE, decode, encode
 
 _VERSION = 1
 _TEXT_ONLY, _BUILTIN, _PICKLED, _PARTS = 0, 1, 2, 3

@@ -10,6 +10,14 @@ from prefect_lite.belonging import Belonging, Place, belonging, is_anywhere, wit
 from prefect_lite.client.requests import Submission, wait_for_all
 from prefect_lite.client.runtime import Runtime, get_runtime
 from prefect_lite.conditions import SendConditions, parse_conditions, seconds_of
+from prefect_lite.encoding import (
+    MSGPACK,
+    canonical_call,
+    encode,
+    encode_call,
+    encode_linked_call,
+    pack_call,
+)
 from prefect_lite.envelope import CALL, fingerprint, pack_options, seal
 from prefect_lite.exceptions import (
     BatchError,
@@ -21,14 +29,6 @@ from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Submit
 from prefect_lite.run_ids import new_run_id
 from prefect_lite.run_inputs import inputs_of, listed
-from prefect_lite.serializers import (
-    MSGPACK,
-    canonical_call,
-    encode,
-    encode_call,
-    encode_linked_call,
-    pack_call,
-)
 from prefect_lite.upstreams import UNSETTLED, Found, Linked, alink, found_in, has_futures, link
 
 if TYPE_CHECKING:

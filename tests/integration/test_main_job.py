@@ -215,7 +215,7 @@ import os, sys
 if any("prefect_lite_broker" in arg for arg in sys.orig_argv):
     def hook(event, args, path=os.environ["TRIPWIRE"]):
         if event == "pickle.find_class" or (
-            event == "import" and args[0] in ("cloudpickle", "prefect_lite.tasks", "prefect_lite.serializers")
+            event == "import" and args[0] in ("cloudpickle", "prefect_lite.tasks", "prefect_lite.encoding")
         ):
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.write(fd, f"{event} {args}\\n".encode())

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect_lite import belonging, envelope
 from prefect_lite.context import TaskRun, TaskRunContext, enter_run, leave_run, stay_in_run
+from prefect_lite.encoding import encode
 from prefect_lite.engine import conclude, drive_async, drive_sync, without_first_frame
 from prefect_lite.exceptions import (
     CrashedRun,
@@ -29,7 +30,6 @@ from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Finish, Release, Retry
 from prefect_lite.retry_decisions import is_bind_error, retried
 from prefect_lite.run_ends import HAND_BACK, STATES, Outcome, describe, stopped_outcome, upstream_failed
-from prefect_lite.serializers import encode
 from prefect_lite.tagging import enter_tags
 from prefect_lite.thread_or_loop import in_thread
 from prefect_lite.upstream_results import fill_in

@@ -11,11 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from prefect_lite import belonging, envelope
+from prefect_lite.encoding import MSGPACK, decode
 from prefect_lite.exceptions import EnvelopeRejected, PayloadTooLarge
 from prefect_lite.keyring import Keyring
 from prefect_lite.protocol.messages import Finish, Release, Retry
 from prefect_lite.run_ends import Outcome, describe
-from prefect_lite.serializers import MSGPACK, decode
 from prefect_lite_worker.desk import Desk, Ended
 from prefect_lite_worker.leases import ActiveRun
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_lite import envelope
+from prefect_lite.encoding import MSGPACK, PICKLE, encode
 from prefect_lite.envelope import (
     fingerprint,
     open_call,
@@ -23,7 +24,6 @@ from prefect_lite.envelope import (
 )
 from prefect_lite.exceptions import ConfigurationError, EnvelopeRejected, SerializationError
 from prefect_lite.keyring import Keyring
-from prefect_lite.serializers import MSGPACK, PICKLE, encode
 
 RING = Keyring([("k1", b"1" * 32)])
 RUN = "0123456789abcdef0123456789abcdef"

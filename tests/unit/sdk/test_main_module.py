@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 MODULE = """
 import dataclasses, enum, sys
 from prefect_lite import task
-from prefect_lite.serializers import decode, encode
+from prefect_lite.encoding import decode, encode
 
 @dataclasses.dataclass
 class Job:
@@ -39,7 +39,7 @@ if __name__ == "__main__":
 """
 READER = """
 import importlib, sys
-from prefect_lite.serializers import PICKLE, decode
+from prefect_lite.encoding import PICKLE, decode
 job, color, error, helper, kind, work = decode(PICKLE, bytes.fromhex(sys.argv[2]))
 module = importlib.import_module(sys.argv[1])
 assert type(job) is kind is module.Job and job.n == 3
@@ -88,7 +88,7 @@ def test_a_program_and_its_importers_agree(project: Path, command: tuple[str, ..
 def test_a_program_without_tasks_sends_its_classes_along(tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text(
         "import dataclasses, sys\n"
-        "from prefect_lite.serializers import encode\n"
+        "from prefect_lite.encoding import encode\n"
         "@dataclasses.dataclass\n"
         "class Job:\n"
         "    n: int\n"
@@ -97,8 +97,7 @@ def test_a_program_without_tasks_sends_its_classes_along(tmp_path: Path) -> None
     data = run("client.py", cwd=tmp_path)
     (tmp_path / "client.py").unlink()
     code = (
-        "import sys; from prefect_lite.serializers import decode;"
-        "print(decode(2, bytes.fromhex(sys.argv[1])).n)"
+        "import sys; from prefect_lite.encoding import decode;print(decode(2, bytes.fromhex(sys.argv[1])).n)"
     )
     assert run(data, cwd=tmp_path, code=code).strip() == "3"
 
@@ -111,7 +110,7 @@ def test_code_without_a_file_keeps_main_as_its_module(tmp_path: Path) -> None:
 SPAWNING = """
 import multiprocessing
 from prefect_lite import task
-from prefect_lite.serializers import encode
+from prefect_lite.encoding import encode
 
 class Job:
     pass

@@ -10,12 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_lite.envelope import Call, LinkedCall, fingerprint, open_call, seal
-from prefect_lite.exceptions import EnvelopeRejected, SerializationError
-from prefect_lite.keyring import Keyring
-from prefect_lite.placeholders import Upstream, filled, ids_in
-from prefect_lite.run_ids import new_run_id
-from prefect_lite.serializers import (
+from prefect_lite.encoding import (
     LINKED_MSGPACK,
     LINKED_PICKLE,
     MSGPACK,
@@ -23,6 +18,11 @@ from prefect_lite.serializers import (
     decode_call,
     encode_linked_call,
 )
+from prefect_lite.envelope import Call, LinkedCall, fingerprint, open_call, seal
+from prefect_lite.exceptions import EnvelopeRejected, SerializationError
+from prefect_lite.keyring import Keyring
+from prefect_lite.placeholders import Upstream, filled, ids_in
+from prefect_lite.run_ids import new_run_id
 
 Pair = namedtuple("Pair", "left right")
 RING = Keyring([("k1", b"1" * 32)])

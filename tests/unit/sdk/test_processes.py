@@ -47,7 +47,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_importing_the_protocol_loads_no_tasks() -> None:
-    names = ("prefect_lite.tasks", "prefect_lite.serializers", "cloudpickle")
+    names = ("prefect_lite.tasks", "prefect_lite.encoding", "cloudpickle")
     code = f"import sys, prefect_lite.protocol.peer_session; print([n for n in {names} if n in sys.modules])"
     assert python(code) == "[]"
 

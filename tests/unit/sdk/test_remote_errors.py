@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from prefect_lite.encoding import encode
 from prefect_lite.exceptions import RemoteError, RemoteTraceback, StoreUnavailable
 from prefect_lite.remote_errors import describe, rebuild
-from prefect_lite.serializers import encode
 
 
 class Plain(Exception):

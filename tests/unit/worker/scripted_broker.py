@@ -14,12 +14,12 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, unix_serve
 
 from prefect_lite import envelope
+from prefect_lite.encoding import encode_linked_call
 from prefect_lite.keyring import Keyring
 from prefect_lite.protocol import messages as m
 from prefect_lite.protocol.broker_session import BrokerSession
 from prefect_lite.protocol.pump import Pump
 from prefect_lite.run_ids import new_run_id
-from prefect_lite.serializers import encode_linked_call
 
 NAMESPACE = "default"
 

@@ -392,7 +392,7 @@ def test_a_large_result_arrives_in_pieces(broker: Any, serve: Any) -> None:
 
 
 def test_without_a_keyring_placeholders_travel_too() -> None:
-    from prefect_lite.serializers import LINKED_MSGPACK, decode_call, encode_linked_call
+    from prefect_lite.encoding import LINKED_MSGPACK, decode_call, encode_linked_call
 
     one = Upstream(new_run_id(), True)
     codec, data = encode_linked_call(([one], (one,)), {"x": {"y": one}}, allow_pickle=False)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from prefect_lite.encoding import MSGPACK, PICKLE, decode, decode_call, encode, encode_call, pack_call
 from prefect_lite.exceptions import SerializationError
-from prefect_lite.serializers import MSGPACK, PICKLE, decode, decode_call, encode, encode_call, pack_call
 
 
 class Text(str):
