@@ -86,8 +86,9 @@ _HOMES = {
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = {
-    *("client", "context", "exceptions", "flows", "futures", "logging", "runtime", "states", "task_runners"),
-    *("task_worker", "tasks", "testing", "utilities"),
+    *("assets", "blocks", "cache_policies", "client", "context", "exceptions", "filesystems", "flows"),
+    *("futures", "locking", "logging", "results", "runtime", "serializers", "states", "task_runners"),
+    *("task_worker", "tasks", "testing", "transactions", "utilities"),
 }
 """Work as attributes after ``import prefect_lite`` too, as in ``prefect_lite.states.Completed()``."""
 

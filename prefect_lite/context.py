@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from prefect_lite.options import Options
     from prefect_lite.task_runners import TaskRunner
     from prefect_lite.tasks import Task
+    from prefect_lite.transactions import BaseTransaction
+    from prefect_lite.visualization import Drawing
 
 __all__ = ["FlowRunContext", "RunContext", "TaskRun", "TaskRunContext", "get_run_context"]
 
@@ -51,9 +53,14 @@ class RunContext:
         lease: The worker's side of this run, or of the run that called it directly; None outside of workers.
         prints: Print text that has no line end yet; used by ``log_prints``.
         enclosing: The context around this one, or None.
+        drawing: What notes the calls of a flow that is drawn, see ``visualization.py``; None in real runs.
+        transaction: What the run's code asked for as its transaction, where nothing is kept; None: nothing.
     """
 
-    __slots__ = ("args", "definition", "enclosing", "kwargs", "lease", "options", "prints", "run")
+    __slots__ = (
+        "args", "definition", "enclosing", "kwargs", "lease", "options", "prints", "run", "transaction",
+    )  # fmt: skip
+    drawing: Drawing | None = None
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class RunContext:
         self.lease = lease
         self.prints = ""
         self.enclosing = enclosing
+        self.transaction: BaseTransaction | None = None
 
     @property
     def slot(self) -> Callable[[int], None] | None:
@@ -144,7 +152,7 @@ class FlowRunContext(RunContext):
         task_runner: Where ``submit`` and ``map`` run tasks.
     """
 
-    __slots__ = ("task_runner",)
+    __slots__ = ("__weakref__", "task_runner")
 
     if TYPE_CHECKING:
         options: FlowOptions
@@ -172,6 +180,9 @@ class FlowRunContext(RunContext):
 
 _current: ContextVar[RunContext | None] = ContextVar("prefect_lite_run", default=None)
 _UNSET: Any = object()
+
+active_transaction: ContextVar[BaseTransaction | None] = ContextVar("prefect_lite_transaction", default=None)
+"""The innermost transaction that has begun; ``transactions.py`` sets it."""
 
 
 def current_context() -> RunContext | None:

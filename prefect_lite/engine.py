@@ -10,18 +10,19 @@ What an attempt's end means is in ``run_ends.py``, whether another one follows i
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from prefect_lite.hooks import hooks_for, told_of_end, told_of_start
 from prefect_lite.interrupts import RunInterrupted
 from prefect_lite.logging.prints import prints_to_log
+from prefect_lite.persistence import keeps
 from prefect_lite.retry_decisions import retried
 from prefect_lite.run_ends import Outcome, judged, nameless, note_end
 from prefect_lite.run_names import name_run
 from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
 
 if TYPE_CHECKING:
-    from prefect_lite.context import RunContext
+    from prefect_lite.context import RunContext, TaskRunContext
 
 NO_PRINTS = nullcontext()
 
@@ -63,10 +64,9 @@ def drive_sync(context: RunContext, control: Control) -> Outcome:
     Raises:
         BaseException: Only what is no ``Exception``, and only when the control is not outermost.
     """
-    options, run, function = context.options, context.run, context.definition.body
+    options, run = context.options, context.run
     if options.task_run_name is not None and (problem := name_run(context)) is not None:
         return conclude(context, nameless(problem))
-    error: BaseException | None = None
     outcome: Outcome | None = None
     try:
         with prints_to_log(context) if logs_prints(context) else NO_PRINTS:
@@ -75,41 +75,72 @@ def drive_sync(context: RunContext, control: Control) -> Outcome:
                     run.began()
                 if options.on_running:
                     in_thread(told_of_start(context, options.on_running))
-                value: Any = None
-                error = None
-                try:
-                    try:
-                        control.begin(run.run_count)
-                        value = function(*context.args, **context.kwargs)
-                    except BaseException as exc:
-                        error = without_first_frame(exc)
-                    reason = control.end()
-                except BaseException as exc:
-                    # It landed between the lines above: an interruption of this run, or of one that this one
-                    # is called by, or a Ctrl-C.
-                    reason = control.end()
-                    if reason is None or not isinstance(exc, RunInterrupted):
-                        error, reason = exc, None
-                outcome = judged(context, value, error, reason, outermost=control.outermost)
-                if outcome.kind != "completed":
-                    outcome = in_thread(retried(context, outcome))
-                    if may_go_on(outcome, control):
-                        run.run_count += 1
-                        continue
+                outcome = _kept_in_thread(context, control) if keeps(context) else _attempt(context, control)
+                if context.transaction is not None:
+                    outcome = _closed_in_thread(cast("TaskRunContext", context), outcome)
+                if outcome.kind != "completed" and may_go_on(outcome, control):
+                    run.run_count += 1
+                    continue
                 if run.transitions is not None:
                     note_end(run, outcome)
                 hooks = hooks_for(context, outcome)
-                return in_thread(told_of_end(context, hooks, outcome)) if hooks else outcome
+                return in_thread(told_of_end(context, hooks, outcome)) if hooks is not None else outcome
     finally:
-        error = outcome = None  # else the error, its frames (this is one) and all arguments keep each other
+        outcome = None  # else an error in it, its frames (this is one) and all arguments keep each other
+
+
+def _attempt(context: RunContext, control: Control) -> Outcome:
+    function = context.definition.body
+    value: Any = None
+    error: BaseException | None = None
+    outcome: Outcome | None = None
+    try:
+        try:
+            try:
+                control.begin(context.run.run_count)
+                value = function(*context.args, **context.kwargs)
+            except BaseException as exc:
+                error = without_first_frame(exc)
+            reason = control.end()
+        except BaseException as exc:
+            # It landed between the lines above: an interruption of this run, or of one that this one is
+            # called by, or a Ctrl-C.
+            reason = control.end()
+            if reason is None or not isinstance(exc, RunInterrupted):
+                error, reason = exc, None
+        outcome = judged(context, value, error, reason, outermost=control.outermost)
+        return outcome if outcome.kind == "completed" else in_thread(retried(context, outcome))
+    finally:
+        error = outcome = None
+
+
+def _kept_in_thread(context: TaskRunContext, control: Control) -> Outcome:
+    """An attempt that is a transaction."""
+    from prefect_lite import keeping  # most programs never need it
+
+    kept = in_thread(keeping.opened(context, control))
+    if kept.outcome is not None:
+        return kept.outcome
+    try:
+        outcome = _attempt(context, control)
+    except BaseException as exc:
+        in_thread(keeping.broken_off(kept.transaction, exc))
+        raise
+    return in_thread(keeping.closed(context, kept, outcome))
+
+
+def _closed_in_thread(context: TaskRunContext, outcome: Outcome) -> Outcome:
+    """End the transaction that the run's code has asked for, where nothing is kept."""
+    from prefect_lite import keeping
+
+    return in_thread(keeping.closed(context, keeping.demanded(context), outcome))
 
 
 async def drive_async(context: RunContext, control: Control) -> Outcome:
     """The same for a coroutine function."""
-    options, run, function = context.options, context.run, context.definition.body
+    options, run = context.options, context.run
     if options.task_run_name is not None and (problem := name_run(context)) is not None:
         return await on_loop(concluded(context, nameless(problem)))
-    error: BaseException | None = None
     outcome: Outcome | None = None
     try:
         with prints_to_log(context) if logs_prints(context) else NO_PRINTS:
@@ -118,26 +149,60 @@ async def drive_async(context: RunContext, control: Control) -> Outcome:
                     run.began()
                 if options.on_running:
                     await on_loop(told_of_start(context, options.on_running))
-                value: Any = None
-                error = None
-                try:
-                    control.begin(run.run_count)
-                    value = await function(*context.args, **context.kwargs)
-                except BaseException as exc:
-                    error = without_first_frame(exc)
-                reason = control.end()
-                outcome = judged(context, value, error, reason, outermost=control.outermost)
-                if outcome.kind != "completed":
-                    outcome = await on_loop(retried(context, outcome))
-                    if may_go_on(outcome, control):
-                        run.run_count += 1
-                        continue
+                outcome = await (
+                    _kept_on_loop(context, control) if keeps(context) else _aattempt(context, control)
+                )
+                if context.transaction is not None:
+                    outcome = await _closed_on_loop(cast("TaskRunContext", context), outcome)
+                if outcome.kind != "completed" and may_go_on(outcome, control):
+                    run.run_count += 1
+                    continue
                 if run.transitions is not None:
                     note_end(run, outcome)
                 hooks = hooks_for(context, outcome)
-                return await on_loop(told_of_end(context, hooks, outcome)) if hooks else outcome
+                return await on_loop(told_of_end(context, hooks, outcome)) if hooks is not None else outcome
+    finally:
+        outcome = None
+
+
+async def _aattempt(context: RunContext, control: Control) -> Outcome:
+    function = context.definition.body
+    value: Any = None
+    error: BaseException | None = None
+    outcome: Outcome | None = None
+    try:
+        try:
+            control.begin(context.run.run_count)
+            value = await function(*context.args, **context.kwargs)
+        except BaseException as exc:
+            error = without_first_frame(exc)
+        reason = control.end()
+        outcome = judged(context, value, error, reason, outermost=control.outermost)
+        return outcome if outcome.kind == "completed" else await on_loop(retried(context, outcome))
     finally:
         error = outcome = None
+
+
+async def _kept_on_loop(context: TaskRunContext, control: Control) -> Outcome:
+    from prefect_lite import keeping
+
+    kept = await on_loop(keeping.opened(context, control))
+    if kept.outcome is not None:
+        return kept.outcome
+    try:
+        outcome = await _aattempt(context, control)
+    except GeneratorExit:  # its loop is being thrown away: nothing can be awaited any more
+        raise
+    except BaseException as exc:
+        await on_loop(keeping.broken_off(kept.transaction, exc))
+        raise
+    return await on_loop(keeping.closed(context, kept, outcome))
+
+
+async def _closed_on_loop(context: TaskRunContext, outcome: Outcome) -> Outcome:
+    from prefect_lite import keeping
+
+    return await on_loop(keeping.closed(context, keeping.demanded(context), outcome))
 
 
 def may_go_on(outcome: Outcome, control: Control) -> bool:
@@ -158,7 +223,7 @@ def concluded(context: RunContext, outcome: Outcome) -> Waits[Outcome]:
     """
     note_end(context.run, outcome)
     hooks = hooks_for(context, outcome)
-    return (yield from told_of_end(context, hooks, outcome)) if hooks else outcome
+    return (yield from told_of_end(context, hooks, outcome)) if hooks is not None else outcome
 
 
 def logs_prints(context: RunContext) -> bool:

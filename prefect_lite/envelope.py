@@ -37,6 +37,7 @@ CALL = "call"
 RESULT = "result"
 VALUE = b"value"
 _ERROR = b"error"
+_REFERENCE = b"reference"
 _NO_OPTIONS = b""
 _BLOCK_BYTES = 64  # of SHA-256
 _KEEP_BUFFER_BYTES = 1024 * 1024
@@ -158,13 +159,37 @@ def seal_error(keyring: Keyring, namespace: str, task_key: str, run_id: str, err
     return seal(keyring, RESULT, namespace, task_key, run_id, codec, _ERROR, payload)
 
 
+def seal_reference(
+    keyring: Keyring, namespace: str, task_key: str, run_id: str, reference: Mapping[str, Any]
+) -> bytes:
+    """Sign where a run's value is, plain data; ``open_outcome`` gives what reads it there."""
+    codec, payload = encode(dict(reference), allow_pickle=False)
+    return seal(keyring, RESULT, namespace, task_key, run_id, codec, _REFERENCE, payload)
+
+
+def is_reference(data: bytes | None) -> bool:
+    """Whether a sealed outcome says of itself that it is a reference; nothing is verified."""
+    try:
+        return data is not None and _unpack(data)[3] == _REFERENCE
+    except (ValueError, TypeError, IndexError, _UnpackException):
+        return False
+
+
 def open_outcome(
     keyring: Keyring, namespace: str, task_key: str, run_id: str, data: bytes
 ) -> tuple[Literal["value"], Any] | tuple[Literal["error"], BaseException]:
-    """Verify and decode a run's value or exception. Raises like ``open_call``."""
+    """Verify and decode a run's value or exception. Raises like ``open_call``.
+
+    A value that is in a storage comes as the ``StoredResult`` that reads it there.
+    """
     codec, kind, payload = _verify(keyring, RESULT, namespace, task_key, run_id, data)
     if kind == VALUE:
         return "value", decode(codec, payload, allow_pickle=keyring.signs)
+    if kind == _REFERENCE:
+        from prefect_lite.stored_results import StoredResult
+
+        where = decode(codec, payload, allow_pickle=False)
+        return "value", StoredResult(keyring, namespace, task_key, run_id, where)
     if kind != _ERROR:
         raise SerializationError("A result is of an unknown kind; a newer version may have made it.")
     from prefect_lite.remote_errors import rebuild

@@ -26,7 +26,12 @@
     │   ├── BatchError ............. several runs of a batch were refused
     │   └── RemoteError ............ stands for an exception that could not be rebuilt here
     ├── ObjectNotFound ............. the client knows no such run
-    ├── MissingResult, UnfinishedRun, PausedRun
+    ├── MissingResult ── ResultDamaged
+    ├── StorageError ............... a result storage can't be reached, read or written
+    ├── TransactionError, LockLost, HashError
+    ├── VisualizationUnsupportedError, FlowVisualizationError
+    ├── GraphvizImportError, GraphvizExecutableNotFoundError
+    ├── UnfinishedRun, PausedRun
     ├── FailedRun ── UpstreamFailedRun (also an UpstreamTaskError)
     ├── CrashedRun, CancelledRun
     ├── TaskRunTimeoutError, FlowRunTimeoutError (TimeoutError)
@@ -204,6 +209,42 @@ class ObjectNotFound(PrefectException):
 
 class MissingResult(PrefectException):
     """A completed run has no result to give."""
+
+
+class ResultDamaged(MissingResult):
+    """A stored result is not what was stored: altered, unsigned, cut off, or signed with an unknown key."""
+
+
+class StorageError(PrefectException):
+    """A result storage can't be reached, read or written."""
+
+
+class TransactionError(PrefectException):
+    """A transaction can't do what was asked of it in its state."""
+
+
+class LockLost(PrefectException):
+    """A lock has run out while its holder worked, and somebody else may have it."""
+
+
+class HashError(PrefectException):
+    """Values can't be hashed, so no cache key can be made of them."""
+
+
+class VisualizationUnsupportedError(PrefectException):
+    """Something can't be done while a flow is drawn."""
+
+
+class FlowVisualizationError(PrefectException):
+    """A flow can't be drawn."""
+
+
+class GraphvizImportError(PrefectException):
+    """The package that draws flows is not installed."""
+
+
+class GraphvizExecutableNotFoundError(PrefectException):
+    """The program that draws flows is not installed."""
 
 
 class UnfinishedRun(PrefectException):

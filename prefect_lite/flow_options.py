@@ -17,6 +17,7 @@ from prefect_lite.exceptions import ConfigurationError, InvalidNameError, Option
 from prefect_lite.option_checks import (
     check_names,
     check_number,
+    check_object,
     check_run_name,
     check_switch,
     check_text,
@@ -56,7 +57,7 @@ class FlowOptions:
             the run's log. None: as the flow around it says, else no.
         persist_result: Keep results in result storage; its tasks and flows inherit it. None: the default.
         result_storage, result_serializer: Where and how persisted results are kept; inherited by its tasks.
-        cache_result_in_memory: Kept for programs written for Prefect.
+        cache_result_in_memory: False: a persisted result is read from its storage whenever it is asked for.
         on_running, on_completion, on_failure, on_cancellation, on_crashed: Called with (flow, run, state)
             when a run gets there.
     """
@@ -83,6 +84,14 @@ class FlowOptions:
 
     retry_jitter_factor: ClassVar[None] = None
     retry_condition_fn: ClassVar[None] = None
+    keeps: ClassVar[bool] = False
+
+    @property
+    def persists(self) -> bool | None:
+        """Whether results are persisted, as far as the options say; None leaves it to the flow around."""
+        if self.persist_result is None and not (self.result_storage is None is self.result_serializer):
+            return True
+        return self.persist_result
 
     def __post_init__(self) -> None:
         if cast("Any", self.retries) is None:  # as programs for Prefect may have it
@@ -101,6 +110,8 @@ class FlowOptions:
             check_switch(name, getattr(self, name))
         for name in ("log_prints", "persist_result"):
             _check_given(check_switch, name, getattr(self, name))
+        for name in ("result_storage", "result_serializer"):
+            check_object(name, getattr(self, name), or_text=True)
         _check_task_runner(self.task_runner)
         for name in HOOKS:  # fixed here, whatever happens to the caller's list later
             if getattr(self, name) is not None:

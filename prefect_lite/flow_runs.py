@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect_lite import clock, direct, local_runs, mapping, run_history, stepwise
+from prefect_lite import clock, direct, flow_results, local_runs, mapping, run_history, stepwise
 from prefect_lite.belonging import place_of
 from prefect_lite.context import FlowRunContext, current_context
 from prefect_lite.engine import conclude
@@ -22,6 +22,7 @@ from prefect_lite.futures import (
 )
 from prefect_lite.hooks import call_hooks
 from prefect_lite.nesting import Replacement
+from prefect_lite.persistence import persists
 from prefect_lite.returned import of_another_run, outcome_state
 from prefect_lite.run_ends import PLAIN, Outcome, describe, state_of
 from prefect_lite.run_ids import new_run_id
@@ -29,6 +30,7 @@ from prefect_lite.runs import FlowRun
 from prefect_lite.states import Completed, Crashed, State, StateType
 from prefect_lite.tagging import current_tags
 from prefect_lite.task_runners import PoolTaskRunner, TaskRunner, task_runner_from
+from prefect_lite.thread_or_loop import in_thread, on_loop
 
 if TYPE_CHECKING:
     from prefect_lite.flows import Flow
@@ -97,8 +99,12 @@ def _run(context: FlowRunContext, wait_for: Any) -> Outcome:
     refused = _checked(context)
     if refused is not None:
         return refused
+    store = in_thread(flow_results.prepared(context)) if persists(context) else None
+    if isinstance(store, Outcome):
+        return store
     with _task_runner(context), _crashes_noted(context):
-        return _given_up(context, direct.run_sync(context))
+        outcome = _given_up(context, direct.run_sync(context))
+        return outcome if store is None else in_thread(flow_results.persisted(context, store, outcome))
 
 
 async def _arun(context: FlowRunContext, wait_for: Any) -> Outcome:
@@ -110,9 +116,15 @@ async def _arun(context: FlowRunContext, wait_for: Any) -> Outcome:
     refused = _checked(context)
     if refused is not None:
         return refused
+    store = await on_loop(flow_results.prepared(context)) if persists(context) else None
+    if isinstance(store, Outcome):
+        return store
     async with _atask_runner(context):
         with _crashes_noted(context):
-            return _given_up(context, await direct.run_async(context))
+            outcome = _given_up(context, await direct.run_async(context))
+            return (
+                outcome if store is None else await on_loop(flow_results.persisted(context, store, outcome))
+            )
 
 
 def _steps(context: FlowRunContext, wait_for: Any) -> Generator[Any, Any, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
     Concatenate,
     Generic,
     Literal,
@@ -23,6 +24,7 @@ from typing import (
 
 from prefect_lite.binding import Binder
 from prefect_lite.borrowed_parameters import show_parameters, with_parameters_of
+from prefect_lite.context import current_context
 from prefect_lite.flow_options import OPTION_NAMES, FlowOptions, FlowStateHook
 from prefect_lite.generators import whole
 from prefect_lite.main_module import MAIN_NAMES, import_name_of, load_name, register_main
@@ -67,6 +69,7 @@ class Flow(Generic[P, R_co]):
         binder: Checks arguments.
     """
 
+    materializes: ClassVar[bool] = False
     fn: Callable[P, R_co]
     name: str
     description: str | None
@@ -248,7 +251,40 @@ class Flow(Generic[P, R_co]):
         """
         from prefect_lite import flow_runs
 
-        return flow_runs.call(cast("Any", self), (*self.bound_to, *args), kwargs)
+        arguments = (*self.bound_to, *args)
+        context = current_context()
+        if context is not None and context.drawing is not None:
+            return context.drawing.call(self, arguments, kwargs)
+        return flow_runs.call(cast("Any", self), arguments, kwargs)
+
+    def visualize(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Draw what a run would do: its tasks, and an arrow from each to those that get its result.
+
+        The function itself is executed, so what it does outside of tasks is done. Tasks and other flows that
+        it calls, submits or maps are not: they give their ``viz_return_value``, or a placeholder that can be
+        passed on and nothing else. Options of the flow have no effect.
+
+        The picture is the file ``<flow's name>.png`` in the working directory, shown in a window where there
+        is a screen; in a notebook it is shown there. ``visualization.graph_of`` gives the graph instead.
+
+        Args:
+            *args: Of the function. They are neither checked against annotations nor converted.
+            **kwargs: The same by name.
+
+        Returns:
+            None; where an event loop runs in this thread a coroutine that draws, to be awaited.
+
+        Raises:
+            GraphvizImportError: The package graphviz is not installed.
+            GraphvizExecutableNotFoundError: The program ``dot`` is not installed.
+            VisualizationUnsupportedError: The flow sends a run to a worker, as ``apply_async`` does.
+            FlowVisualizationError: The picture can't be made or written.
+            ParameterBindError: The arguments don't fit.
+            Exception: What the function raises.
+        """
+        from prefect_lite.visualization import visualize
+
+        return visualize(self, args, kwargs)
 
     # -- hooks ------------------------------------------------------------------------------------
 

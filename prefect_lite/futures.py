@@ -123,7 +123,7 @@ class PrefectDistributedFuture(PrefectFuture[R]):
 
         if self._final is None and not await waiting.wait_all_async([self], timeout):
             raise TimeoutError(await waiting.late_text_async(self, timeout))
-        return waiting.final_result(self, raise_on_failure)
+        return await waiting.final_result_async(self, raise_on_failure)
 
     def cancel(self) -> bool:
         """Cancel the run, wherever it is.
@@ -250,6 +250,8 @@ class PrefectConcurrentFuture(PrefectWrappedFuture[R]):
 
     async def result_async(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
         await self.wait_async(timeout)
+        if self._wrapped.done():
+            return cast("R", await self.state.aresult(raise_on_failure))
         return self._result_now(timeout, raise_on_failure)
 
     def _result_now(self, timeout: float | None, raise_on_failure: bool) -> R:

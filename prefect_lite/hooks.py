@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect_lite.context import FlowRunContext
 from prefect_lite.logging import get_run_logger
@@ -14,7 +14,7 @@ from prefect_lite.states import State, StateType
 from prefect_lite.thread_or_loop import Waits, in_thread, is_cancelled_here
 
 if TYPE_CHECKING:
-    from prefect_lite.context import RunContext
+    from prefect_lite.context import RunContext, TaskRunContext
     from prefect_lite.run_ends import Outcome
     from prefect_lite.runs import RunRecord
 
@@ -22,15 +22,18 @@ Hooks = Sequence[Callable[..., Any]]
 
 
 def hooks_for(context: RunContext, outcome: Outcome) -> Hooks | None:
-    """Those that are to be told of this end."""
+    """Those that are to be told of this end; None if nothing is to be done about it."""
     kind, options = outcome.kind, context.options
+    hooks: Hooks | None = None
     if kind == "completed":
-        return options.on_completion
-    if kind in ("failed", "timed_out"):
-        return options.on_failure
-    if isinstance(context, FlowRunContext):  # it has hooks of their own for these
+        hooks = options.on_completion
+    elif kind in ("failed", "timed_out"):
+        hooks = options.on_failure
+    elif isinstance(context, FlowRunContext):  # it has hooks of their own for these
         return {"crashed": options.on_crashed, "cancelled": options.on_cancellation}.get(kind)
-    return options.on_failure if kind == "crashed" else None
+    elif kind == "crashed":
+        hooks = options.on_failure
+    return hooks if hooks is not None or not context.definition.materializes or kind == "retry" else ()
 
 
 def told_of_start(context: RunContext, hooks: Hooks) -> Waits[None]:
@@ -41,11 +44,17 @@ def told_of_start(context: RunContext, hooks: Hooks) -> Waits[None]:
 
 
 def told_of_end(context: RunContext, hooks: Hooks, outcome: Outcome) -> Waits[Outcome]:
-    """Call hooks for the end of a run.
+    """Record what the run has materialized, and call hooks for its end.
 
     Returns:
         The outcome with the state that they have seen.
     """
+    if context.definition.materializes:
+        from prefect_lite.assets import recording  # few tasks do
+
+        yield from recording(cast("TaskRunContext", context), outcome)
+    if not hooks:
+        return outcome
     state = state_of(outcome, context.run)
     yield from _told(hooks, context.definition, context.run, state)
     return outcome if outcome.state is state else outcome._replace(state=state)

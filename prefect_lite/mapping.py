@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from prefect_lite.context import current_context
 from prefect_lite.exceptions import MappingLengthMismatch, MappingMissingIterable
 from prefect_lite.futures import PrefectFuture
 from prefect_lite.states import State
@@ -31,6 +32,9 @@ def map_task(
     wait_for: Any,
 ) -> Any:
     """See ``Task.map``."""
+    context = current_context()
+    if context is not None and context.drawing is not None:
+        return context.drawing.map(task, args, kwargs, deferred, return_state, wait_for)
     calls = expand(task, args, kwargs)
     if isinstance(wait_for, Iterator):
         wait_for = list(cast("Iterator[Any]", wait_for))  # every run looks at it

@@ -102,19 +102,17 @@ def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
     return listed
 
 
-def assets(name: str, value: Any) -> tuple[Any, ...]:
-    """The assets, or keys of assets, of a list."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise OptionTypeError(f"`{name}` must be a list of assets or their keys, got {_shown(value)}.")
-    return tuple(cast("Iterable[Any]", value))
+def assets(name: str, value: Any) -> list[Any]:
+    """The assets of a list that has assets or their keys."""
+    from prefect_lite.assets.core import listed  # few tasks have any
+
+    return listed(name, value)
 
 
 def check_duration(name: str, value: Any) -> None:
-    """Refuse what is no timedelta, or a negative one."""
+    """Refuse what is no timedelta. One that is not positive is over at once, as in Prefect."""
     if not isinstance(value, timedelta):
         raise OptionTypeError(f"`{name}` must be a timedelta, got {_shown(value)}.")
-    if value < timedelta(0):
-        raise ConfigurationError(f"`{name}` must be >= 0, got {value!r}.")
 
 
 def check_object(name: str, value: Any, *, or_text: bool = False) -> None:
@@ -123,6 +121,15 @@ def check_object(name: str, value: Any, *, or_text: bool = False) -> None:
     if isinstance(value, plain):
         what = "an object or its name" if or_text else "an object"
         raise OptionTypeError(f"`{name}` must be {what}, got {_shown(value)}.")
+
+
+def check_policy(name: str, value: Any) -> None:
+    """Refuse what can't compute keys."""
+    if not callable(getattr(value, "compute_key", None)):
+        raise OptionTypeError(
+            f"`{name}` must be a cache policy such as INPUTS, got {_shown(value)}. Your own is a class that "
+            f"inherits from prefect_lite.cache_policies.CachePolicy."
+        )
 
 
 def retry_delays(value: Any, retries: int) -> tuple[float, ...]:

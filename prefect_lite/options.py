@@ -23,6 +23,7 @@ from prefect_lite.option_checks import (
     check_names,
     check_number,
     check_object,
+    check_policy,
     check_run_name,
     check_switch,
     check_text,
@@ -66,6 +67,7 @@ class TaskOptions(TypedDict, total=False):
     result_storage: Any
     result_storage_key: str | None
     result_serializer: Any
+    cache_result_in_memory: bool
     cache_policy: Any
     cache_key_fn: Callable[[Any, dict[str, Any]], str | None] | None
     cache_expiration: timedelta | None
@@ -98,9 +100,23 @@ class AttributeOptions:
         max_lost: Lost leases after which a run is ``Crashed``. None: the broker's setting (3).
         stop_on_lost_contact: Stop a run whose worker has reached no broker for a whole lease, instead of
             letting it finish beside its replacement. Default False.
-        persist_result: Keep the result in result storage. None: the default.
-        result_storage, result_storage_key, result_serializer: Where and how a persisted result is kept.
-        cache_policy, cache_key_fn, cache_expiration, refresh_cache: Reuse of earlier results.
+        persist_result: Keep the result in result storage. None: yes if one of the options for caches and
+            results below is set, else as the flow around it or the setting ``persist_results`` says (no).
+            False: no caching either.
+        result_storage: Where: a storage, a path, a URL, or the name of a saved one
+            (``local-file-system/my-storage``), which is looked up when a run needs it. None: the flow's, else
+            the setting's; see docs/results.md.
+        result_storage_key: Under which key: a template over ``parameters``, ``task_run`` and ``flow_run``.
+            A later run finds what an earlier one has kept there. None: the cache key, else a new one.
+        result_serializer: How: ``pickle``, ``json``, ``compressed/pickle``, or a serializer. None: the
+            flow's, else pickle.
+        cache_result_in_memory: False: a persisted result is read from its storage whenever it is asked for.
+        cache_policy: What makes two runs the same, so that the second takes the result of the first.
+            None: task, inputs and flow run, where results are persisted.
+        cache_key_fn: Called with (context, arguments); its text is the key, None is none. Wins over
+            ``cache_policy``.
+        cache_expiration: How long a result may be taken by other runs. None: for ever.
+        refresh_cache: True: run, and replace what is there. None: as the setting ``refresh_cache`` says (no).
         viz_return_value: Value that stands for the result when a flow is drawn.
         asset_deps: Assets that this task reads.
     """
@@ -121,6 +137,7 @@ class AttributeOptions:
     result_storage: Any = None
     result_storage_key: str | None = None
     result_serializer: Any = None
+    cache_result_in_memory: bool = True
     cache_policy: Any = None
     cache_key_fn: Callable[[Any, dict[str, Any]], str | None] | None = None
     cache_expiration: timedelta | None = None
@@ -140,7 +157,9 @@ class Options(AttributeOptions):
         retry_delay_seconds: Wait before a retry: one number for all, a list with one per retry (the last
             repeats), or a callable that makes that list from ``retries``. At most 50. None: no wait.
         on_running, on_completion, on_failure: Called with (task, run, state) when a run gets there.
-        on_commit, on_rollback: Called with the transaction.
+        on_commit: Called with the transaction before the result is kept; after the run, or when the
+            transaction around it commits.
+        on_rollback: Called with the transaction when one around the run fails after it.
     """
 
     name: str | None = None
@@ -163,10 +182,25 @@ class Options(AttributeOptions):
             if values[name] is None:
                 values[name] = cleared
         values["_delays"] = retry_delays(self.retry_delay_seconds, self.retries)
+        persists = self.persist_result
+        if persists is None and any(values[name] is not None for name in _ASK_FOR_IT):
+            persists = True if values["cache_policy"] is None else _wants_cache(self) or None
+        values["_persists"] = persists
+        values["_keeps"] = bool(persists or self.on_commit or self.on_rollback)
 
     def retry_delays(self) -> tuple[float, ...]:
         """The configured delays in seconds, one or more; retry n (from 0) takes ``delays[min(n, last)]``."""
         return self.__dict__["_delays"]
+
+    @property
+    def persists(self) -> bool | None:
+        """Whether results are persisted, as far as the options say; None leaves it to the flow around."""
+        return self.__dict__["_persists"]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether each run of the task is a transaction: it persists, or has hooks for them."""
+        return self.__dict__["_keeps"]
 
     def changed(self, changes: Mapping[str, Any]) -> Options:
         """A copy with ``changes``.
@@ -178,12 +212,25 @@ class Options(AttributeOptions):
         return dataclasses.replace(self, **changes)
 
 
+_ASK_FOR_IT = ("cache_policy", "cache_key_fn", "result_storage", "result_storage_key", "result_serializer")
+
+
+def _wants_cache(options: Options) -> bool:
+    """Whether any of those options but ``NO_CACHE`` is set."""
+    from prefect_lite.cache_policies import NO_CACHE
+
+    others = (getattr(options, name) for name in _ASK_FOR_IT[1:])
+    return options.cache_policy != NO_CACHE or any(value is not None for value in others)
+
+
 HOOKS = ("on_running", "on_completion", "on_failure", "on_commit", "on_rollback")
 OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(Options))
 ATTRIBUTE_NAMES = frozenset(field.name for field in dataclasses.fields(AttributeOptions))
 
 # They say which task runs, or matter only where the task was changed.
 _STAY_HERE = frozenset({"key", "aliases", "description", "viz_return_value"})
+_OBJECTS = frozenset({"asset_deps", "cache_policy", "result_serializer", "result_storage"})
+"""Those that ``portable_options.py`` describes as plain data."""
 _PLAIN = (type(None), bool, int, float, str)
 
 
@@ -197,6 +244,14 @@ def travelling(changes: Mapping[str, Any], task_name: str) -> dict[str, Any]:
     for name, value in changes.items():
         if name in _STAY_HERE:
             continue
+        if name in _OBJECTS and value is not None and not isinstance(value, str):
+            from prefect_lite.portable_options import as_plain
+
+            try:
+                plain[name] = as_plain(name, value)
+            except TypeError as exc:
+                raise _not_portable(task_name, name, value) from exc
+            continue
         if isinstance(value, timedelta):
             plain[name] = value.total_seconds()
         elif isinstance(value, (list, tuple, set, frozenset)):
@@ -206,11 +261,15 @@ def travelling(changes: Mapping[str, Any], task_name: str) -> dict[str, Any]:
             plain[name] = value
         items = plain[name] if isinstance(plain[name], list) else [plain[name]]
         if not all(type(item) in _PLAIN for item in items):
-            raise OptionNotPortable(
-                f"{task_name!r} was given {name}={value!r} by with_options(), which can't travel with a run. "
-                f"Set it where the task is defined, so that the worker has it too."
-            )
+            raise _not_portable(task_name, name, value)
     return plain
+
+
+def _not_portable(task_name: str, name: str, value: Any) -> OptionNotPortable:
+    return OptionNotPortable(
+        f"{task_name!r} was given {name}={value!r} by with_options(), which can't travel with a run. "
+        f"Set it where the task is defined, so that the worker has it too."
+    )
 
 
 def applied(options: Options, travelled: Mapping[str, Any]) -> Options:
@@ -220,7 +279,16 @@ def applied(options: Options, travelled: Mapping[str, Any]) -> Options:
     changes = {name: value for name, value in travelled.items() if name in OPTION_NAMES - _STAY_HERE}
     if changes.get("cache_expiration") is not None:
         changes["cache_expiration"] = timedelta(seconds=changes["cache_expiration"])
-    return dataclasses.replace(options, **changes)
+    for name in _OBJECTS & changes.keys():
+        if isinstance(changes[name], dict):
+            from prefect_lite.portable_options import from_plain
+
+            changes[name] = from_plain(name, changes[name])
+    new = dataclasses.replace(options, **changes)
+    for name in ("assets", "materialized_by"):  # they are no options of all tasks, but travel with these
+        if name in travelled:
+            new.__dict__[f"_{name}"] = travelled[name]
+    return new
 
 
 Fix: TypeAlias = Callable[[str, Any], Any]
@@ -255,11 +323,12 @@ _CALLABLE = _checked(check_callable)
 _FIXES: dict[str, Fix] = {
     **dict.fromkeys(("name", "description", "version", "key", "result_storage_key"), _TEXT),
     **dict.fromkeys(("retries", "max_lost"), _COUNT),
-    **dict.fromkeys(("log_prints", "stop_on_lost_contact", "persist_result", "refresh_cache"), _SWITCH),
+    **dict.fromkeys(("log_prints", "stop_on_lost_contact", "cache_result_in_memory"), _SWITCH),
+    **dict.fromkeys(("persist_result", "refresh_cache"), _SWITCH),
     **dict.fromkeys(("retry_condition_fn", "cache_key_fn"), _CALLABLE),
     **dict.fromkeys(HOOKS, hooks),
     **dict.fromkeys(("result_storage", "result_serializer"), _checked(check_object, or_text=True)),
-    "cache_policy": _checked(check_object),
+    "cache_policy": _checked(check_policy),
     "tags": _labels,
     "aliases": texts,
     "asset_deps": assets,
@@ -272,5 +341,11 @@ _FIXES: dict[str, Fix] = {
 }
 """What becomes of each option's value, unless it is None. Options that are not here may be anything."""
 
-_CLEARED: dict[str, Any] = {"retries": 0, "tags": frozenset(), "aliases": (), "stop_on_lost_contact": False}
+_CLEARED: dict[str, Any] = {
+    "retries": 0,
+    "tags": frozenset(),
+    "aliases": (),
+    "stop_on_lost_contact": False,
+    "cache_result_in_memory": True,
+}
 """What None means where it means something else."""

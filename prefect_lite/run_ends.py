@@ -18,6 +18,7 @@ from prefect_lite.states import State, StateType
 
 if TYPE_CHECKING:
     from prefect_lite.context import RunContext
+    from prefect_lite.result_records import ResultRecord
     from prefect_lite.runs import RunRecord
 
 TIMEOUT, CANCEL, GIVE_UP, HAND_BACK = "timeout", "cancel", "give up", "hand back"
@@ -41,6 +42,8 @@ class Outcome(NamedTuple):
         state: The final state, where one was made: because the function returned states or futures, because
             of hooks, or because this run's states are kept.
         returned: The function has returned ``value``, although there may be an error: that of the state.
+        kept: The record of the value, where it is persisted.
+        reference: Where the record is, for whoever has only the run; None: not where others could find it.
     """
 
     kind: str
@@ -50,6 +53,8 @@ class Outcome(NamedTuple):
     after_seconds: float = 0.0
     state: State[Any] | None = None
     returned: bool = False
+    kept: ResultRecord[Any] | None = None
+    reference: dict[str, Any] | None = None
 
 
 STATES: dict[str, tuple[StateType, str]] = {

@@ -6,7 +6,7 @@ first use, never at import: pydantic-settings is slow to import and most process
 
 from __future__ import annotations
 
-import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,16 +14,11 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from prefect_lite.default_home import default_home
 from prefect_lite.exceptions import ConfigurationError
 
 KIB = 1024
 MIB = 1024 * KIB
-
-
-def default_home() -> Path:
-    """``PREFECT_LITE_HOME``, else ``~/.prefect_lite``."""
-    home = os.environ.get("PREFECT_LITE_HOME")
-    return Path(home).expanduser() if home else Path.home() / ".prefect_lite"
 
 
 class Settings(BaseSettings):
@@ -137,6 +132,32 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="From a deadline until a coroutine is given up."
     )
 
+    # Results, caches and locks
+    persist_results: bool = Field(
+        default=False, description="Persist results of tasks and flows that say nothing about it."
+    )
+    result_storage: str = Field(
+        default="",
+        description="Path, URL or saved block (slug/name) for persisted results; empty: files under "
+        "storage_path, for runs on workers the broker's Redis.",
+    )
+    storage_path: Path | None = Field(default=None, description="Files of results; empty: HOME/storage.")
+    inline_result_bytes: int = Field(
+        default=MIB,
+        ge=0,
+        description="Longer results of runs on workers go to their result storage, where there is one.",
+    )
+    cache_idle_seconds: float = Field(
+        default=30 * 86_400.0, gt=0, description="A cache entry in Redis nobody has read for so long goes."
+    )
+    refresh_cache: bool = Field(default=False, description="Tasks that say nothing about it refresh caches.")
+    lock_seconds: float = Field(
+        default=15.0, gt=0, description="A lock in Redis is free so long after its holder was last heard of."
+    )
+    keep_wait_seconds: float = Field(
+        default=10.0, gt=0, description="How long a run waits for the broker's word about caches and blocks."
+    )
+
     log_level: str = Field(default="INFO")
 
     @field_validator("broker_url", mode="before")
@@ -195,4 +216,11 @@ def get_settings() -> Settings:
     return _load()
 
 
-get_settings.cache_clear = _load.cache_clear  # type: ignore[attr-defined]
+def _forget() -> None:
+    _load.cache_clear()
+    persistence = sys.modules.get("prefect_lite.persistence")
+    if persistence is not None:
+        persistence.forget_settings()
+
+
+get_settings.cache_clear = _forget  # type: ignore[attr-defined]

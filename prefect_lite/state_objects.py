@@ -179,11 +179,13 @@ class State(Generic[R]):
         Args:
             raise_on_failure: Raise the run's exception; otherwise return it, or what else a failed state
                 holds as data.
-            retry_result_failure: For programs written for Prefect; nothing is read here that could fail.
+            retry_result_failure: For programs written for Prefect; a storage that can't be read says so at
+                once.
 
         Raises:
             UnfinishedRun: The run has not ended (PausedRun: it is paused).
-            MissingResult: It completed, but its result was not kept.
+            MissingResult: It completed, but its result was not kept, or is damaged.
+            StorageError: It is in a storage that can't be read.
             BaseException: What the task raised, or FailedRun, CrashedRun, CancelledRun.
         """
         if awaits():
@@ -193,7 +195,11 @@ class State(Generic[R]):
     async def aresult(
         self, raise_on_failure: bool = True, retry_result_failure: bool = True
     ) -> R | BaseException:
-        """``result()`` for coroutines; never waits."""
+        """``result()`` for coroutines. It waits only for a result that is not in memory."""
+        if is_kept(self.data) and self.is_completed():
+            from prefect_lite.thread_or_loop import on_loop
+
+            return await on_loop(self.data.getting())
         return result_of(self, raise_on_failure)
 
     def fresh_copy(self) -> State[R]:
@@ -290,7 +296,7 @@ def result_of(state: State[Any], raise_on_failure: bool = True) -> Any:
                 "State data is missing: the run completed, but its result was not kept, or the state was "
                 "made without any data."
             )
-        return state.data
+        return state.data.result if is_kept(state.data) else state.data
     if not state.is_final():
         raise unfinished(state)
     if not raise_on_failure and state.data is not None and state.data is not NO_RESULT:
@@ -303,6 +309,14 @@ def result_of(state: State[Any], raise_on_failure: bool = True) -> Any:
         # One that was raised in this process has its own.
         error = error.with_traceback(None)
     raise error
+
+
+def is_kept(data: object) -> bool:
+    """Whether the data of a state is a persisted result's record, or a reference to one, and stands for it.
+
+    Such objects have ``result`` for threads and ``getting()`` for both threads and event loops.
+    """
+    return getattr(type(data), "stands_for_a_value", False) is True
 
 
 def unfinished(state: State[Any]) -> UnfinishedRun | PausedRun:

@@ -11,14 +11,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect_lite import clock, direct, engine
-from prefect_lite.context import RunContext, enter_run, leave_run
+from prefect_lite.context import RunContext, active_transaction, enter_run, leave_run
 from prefect_lite.direct_controls import CoroutineControl, ThreadControl
 from prefect_lite.hooks import told_of_start
 from prefect_lite.interrupts import RunInterrupted
 from prefect_lite.logging.prints import prints_to_log
+from prefect_lite.persistence import keeps
 from prefect_lite.retry_decisions import retried
 from prefect_lite.run_creation import new_record
 from prefect_lite.run_ends import Outcome, judged, nameless
@@ -26,6 +27,7 @@ from prefect_lite.run_names import name_run
 from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
 
 if TYPE_CHECKING:
+    from prefect_lite.context import TaskRunContext
     from prefect_lite.tasks import Task
 
 T = TypeVar("T")
@@ -91,11 +93,17 @@ class Walk:
         yield from self._inside(self._closed())
 
     def _inside(self, waits: Waits[T]) -> Waits[T]:
-        token = enter_run(self._context)
+        context = self._context
+        token = enter_run(context)
+        outer = active_transaction.get()
+        if context.transaction is not None:
+            active_transaction.set(context.transaction)
         try:
-            with prints_to_log(self._context) if self._context.log_prints else engine.NO_PRINTS:
+            with prints_to_log(context) if context.log_prints else engine.NO_PRINTS:
                 return (yield from waits)
         finally:
+            if active_transaction.get() is not outer:
+                active_transaction.set(outer)
             leave_run(token)
 
     def _begin(self) -> Waits[bool]:
@@ -162,6 +170,7 @@ class Walk:
             with suppress(Exception):  # it was stopped, and has yielded all the same
                 yield from self._close_steps()
             outcome = yield from retried(self._context, outcome)
+        outcome = yield from self._settled(outcome)
         self.outcome = yield from engine.concluded(self._context, outcome)
 
     def _closed(self) -> Waits[None]:
@@ -176,7 +185,18 @@ class Walk:
             del error
         if outcome.kind == "completed":
             outcome = outcome._replace(message="Its caller has closed it.")
+        outcome = yield from self._settled(outcome)
         self.outcome = yield from engine.concluded(self._context, outcome)
+
+    def _settled(self, outcome: Outcome) -> Waits[Outcome]:
+        """Commit or roll back: what was yielded is gone, so only hooks and inner transactions take part."""
+        context = self._context
+        if context.transaction is None and not keeps(context):
+            return outcome
+        from prefect_lite import keeping  # most programs never need it
+
+        kept = yield from keeping.at_the_end(cast("TaskRunContext", context))
+        return (yield from keeping.closed(cast("TaskRunContext", context), kept, outcome))
 
     def _close_steps(self) -> Waits[None]:
         if self._steps is None:

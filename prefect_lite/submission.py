@@ -10,6 +10,7 @@ from prefect_lite.belonging import Belonging, Place, belonging, is_anywhere, wit
 from prefect_lite.client.requests import Submission, wait_for_all
 from prefect_lite.client.runtime import Runtime, get_runtime
 from prefect_lite.conditions import SendConditions, parse_conditions, seconds_of
+from prefect_lite.context import current_context
 from prefect_lite.encoding import (
     MSGPACK,
     canonical_call,
@@ -364,6 +365,9 @@ def _begin(
 
 
 def _prepare(task: Task[..., Any]) -> Prepared:
+    context = current_context()
+    if context is not None and context.drawing is not None:
+        context.drawing.refuse("apply_async")
     runtime = get_runtime()
     prepared: Prepared | None = task.prepared
     if prepared is None or prepared.runtime is not runtime:

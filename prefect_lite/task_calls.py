@@ -6,6 +6,7 @@ function gives what the coroutine returns, that of a generator function a list o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import (
     TYPE_CHECKING,
@@ -39,16 +40,29 @@ Dependencies: TypeAlias = "Mapping[str, Iterable[RunInput | PrefectFuture[Any]]]
 Upstreams: TypeAlias = "Iterable[Any] | PrefectFuture[Any] | allow_failure[Any] | None"
 
 
+Caller: TypeAlias = "Callable[[Task[..., Any], tuple[Any, ...], dict[str, Any]], Any]"
+_changing = threading.Lock()
+
+
 def _first_call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``direct.call``, with its timers and threads, is loaded once somebody calls a task."""
     global _call
     from prefect_lite.direct import call
 
-    _call = call
+    with _changing:
+        if _call is _first_call:  # else a flow is being drawn since
+            _call = call
     return call(task, args, kwargs)
 
 
-_call: Callable[[Task[..., Any], tuple[Any, ...], dict[str, Any]], Any] = _first_call
+_call: Caller = _first_call
+
+
+def call_by(caller: Caller | None) -> None:
+    """Have another function take all direct calls, as is done while a flow is drawn; None: as usual."""
+    global _call
+    with _changing:
+        _call = _first_call if caller is None else caller
 
 
 class TaskCalls(Generic[P, R_co]):

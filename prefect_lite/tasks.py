@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect_lite.context import FlowRunContext, TaskRunContext
+    from prefect_lite.hashing import task_input_hash
+    from prefect_lite.materializing import MaterializingTask
     from prefect_lite.run_inputs import RunInput
     from prefect_lite.runs import TaskRun
 
@@ -55,7 +57,15 @@ if TYPE_CHECKING:
 else:
     _Attributes = object
 
-__all__ = ["Task", "TaskOptions", "TaskRunNameCallbackWithParameters", "exponential_backoff", "task"]
+__all__ = [
+    "MaterializingTask",
+    "Task",
+    "TaskOptions",
+    "TaskRunNameCallbackWithParameters",
+    "exponential_backoff",
+    "task",
+    "task_input_hash",
+]
 
 MYPY = False  # mypy takes it for True
 
@@ -83,7 +93,10 @@ class Task(TaskCalls[P, R_co], TaskServing, TaskHooks, _Attributes):
         bound_to: The instance or class that calls get as their first argument, if any.
         binder: Checks arguments.
         prepared: What ``submission.py`` keeps between two runs.
+        materializes: Whether its runs make assets, or hand on which ones they have read.
     """
+
+    materializes: bool = False
 
     fn: Callable[P, R_co]
     key: str
@@ -140,6 +153,7 @@ class Task(TaskCalls[P, R_co], TaskServing, TaskHooks, _Attributes):
         if options.description is None:
             self.__dict__["description"] = self._function.description
         self.prepared: Any = None
+        self.materializes = type(self).materializes or bool(options.asset_deps)
         known_tasks.learn(self, original=self._original)
 
     def _copy(self) -> Self:
@@ -334,6 +348,19 @@ def _options(given: Mapping[str, Any]) -> Options:
 
 
 show_parameters(cast("Any", Task).__init__, Options)
+
+
+def __getattr__(name: str) -> Any:
+    """What only some programs use is loaded when they do."""
+    if name == "task_input_hash":
+        from prefect_lite.hashing import task_input_hash
+
+        return task_input_hash
+    if name == "MaterializingTask":
+        from prefect_lite.materializing import MaterializingTask
+
+        return MaterializingTask
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _TaskDecorator(Protocol[O]):

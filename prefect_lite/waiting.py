@@ -19,7 +19,8 @@ from prefect_lite.exceptions import BrokerError, EnvelopeRejected, RunExpired, S
 from prefect_lite.futures import UNDECODED, PrefectDistributedFuture, take_in_slices
 from prefect_lite.outcomes import open_record, state_from_record
 from prefect_lite.protocol.messages import RunState
-from prefect_lite.states import NO_RESULT, Pending, State, StateType, result_of
+from prefect_lite.states import NO_RESULT, Pending, State, StateType, is_kept, result_of
+from prefect_lite.thread_or_loop import on_loop
 
 logger = logging.getLogger("prefect_lite.client")
 
@@ -149,6 +150,15 @@ def _slot_lender() -> Callable[[int], None] | None:
 # -- states ---------------------------------------------------------------------------------------
 
 
+async def final_result_async(future: Future, raise_on_failure: bool) -> Any:
+    """``final_result`` for coroutines: a value that is in a storage is read without blocking the loop."""
+    record = future._final  # pyright: ignore[reportPrivateUsage]
+    if record is not None and record.type == "COMPLETED" and record.result is not None:
+        data = _data(future, record)
+        return (await on_loop(data.getting())) if is_kept(data) else data
+    return final_result(future, raise_on_failure)
+
+
 def final_result(future: Future, raise_on_failure: bool) -> Any:
     """The value of a run that has ended, or its exception.
 
@@ -159,7 +169,8 @@ def final_result(future: Future, raise_on_failure: bool) -> Any:
     """
     record = future._final  # pyright: ignore[reportPrivateUsage]
     if record is not None and record.type == "COMPLETED" and record.result is not None:
-        return _data(future, record)  # without the 10 us of a State
+        data = _data(future, record)  # without the 10 us of a State
+        return data.result if is_kept(data) else data
     return result_of(final_state(future), raise_on_failure)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from prefect_lite.protocol.messages import RunState
 
 from .commit_lanes import CancelLane, CancelOp, FinishLane, ReleaseLane, RetryLane, StartedLane
-from .lanes import CallLane, ClaimLane, Lane, LogLane, LookupLane, SubmitLane, SubmitOp, Terms
+from .lanes import CallLane, ClaimLane, KeepLane, Lane, LogLane, LookupLane, SubmitLane, SubmitOp, Terms
 from .store import CancelReply, SubmitReply
 from .write_through import ThroughLane
 
@@ -61,6 +61,7 @@ class Backlog:
         self.lookup = LookupLane(terms)
         self.log = LogLane(terms)
         self.call = CallLane(terms)
+        self.keep = KeepLane(terms)
         self.lanes: tuple[Lane[Any], ...] = (
             self.started,
             self.finish,
@@ -72,8 +73,9 @@ class Backlog:
             self.lookup,
             self.log,
             self.call,
+            self.keep,
         )  # without `through`, in which nothing waits
-        self._refusable: tuple[Lane[Any], ...] = (self.submit, self.cancel, self.lookup, self.call)
+        self._refusable: tuple[Lane[Any], ...] = (self.submit, self.cancel, self.lookup, self.call, self.keep)
         self.in_flight: deque[Batch] = deque()
         self.redo: list[Batch] = []  # goes out first, in order, next time
         self.full = False  # Redis has no memory for new runs: they stay here
@@ -219,7 +221,8 @@ class Backlog:
         for i, op in enumerate(batch.ops[:count]):
             if op[2] < oldest:
                 lane.give_up([op], text)
-                batch.ops[i] = (op[0], op[1] if lane is self.call else _nobody, _REFUSED)
+                waiter = op[1] if isinstance(lane, CallLane) else _nobody
+                batch.ops[i] = (op[0], waiter, _REFUSED, *op[3:])
 
     def fail_all(self, text: str) -> None:
         """Refuse what has a way to be refused. Commits and claims stay unanswered: their owners ask again."""

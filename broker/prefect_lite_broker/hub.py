@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_lite.exceptions import BrokerError
 from prefect_lite.protocol.messages import Cancel
 from prefect_lite.settings import Settings
+from prefect_lite_broker.bodies import Bodies
 from prefect_lite_broker.dependencies import Dependencies
 from prefect_lite_broker.dispatch import Dispatch
 from prefect_lite_broker.notices import Notices
@@ -43,6 +44,7 @@ class Hub:
         ask_stop: Called with a reason when an administrator asks the broker to stop.
         stopping: No new work is begun.
         unsent: Bytes of bodies and results that wait for slow peers.
+        bodies: Those of questions and their answers.
         empty_since: Loop time at which the last connection ended.
     """
 
@@ -63,6 +65,8 @@ class Hub:
         self.ask_stop: Callable[[str], None] = lambda _reason: None
         self.stopping = False
         self.unsent = 0
+        # A quarter of what may wait of submits.
+        self.bodies = Bodies(settings.max_pending_bytes // 4, settings.redis_wait_seconds, self._count_unsent)
         self._feeding = False
         self.started_at = self.loop.time()
         self.empty_since = self.loop.time()
@@ -114,9 +118,13 @@ class Hub:
             self._feeding = True
             self.loop.call_later(FEED_SECONDS, self.feed)
 
+    def _count_unsent(self, more: int) -> None:
+        self.unsent += more
+
     def feed(self) -> None:
         """Read what is owed to peers, a part at a time: the answers of the store need memory too."""
         self._feeding = False
+        self.bodies.look()
         room = min(MOST_UNSENT_BYTES - self.unsent, FEED_BYTES)
         for peer in list(self.peers):
             if room <= 0:

@@ -35,6 +35,19 @@ key                    type    content
 ``log:<run>``          LIST    packed log lines
 ``mark``               STRING  made and deleted in one go when a connection waits for replicas
 ``ev``                 pub/sub wake-up hints
+``keep:<key>``         STRING  an entry: ``f`` (it has a time of its own) or ``s`` (its time starts anew when
+                               it is read), then its body; it always expires
+``lock:<key>``         HASH    ``h`` who holds the lock, until it expires; ``m`` mark of the question that
+                               dropped it last, which stays for a while without a holder
+``blocks``             HASH    in the first shard: ``slug/name`` of a saved block -> its document
+``did:<mark>``         STRING  for a while: the question about a block, or an entry under a lock, with this
+                               mark was done
+``assets``             ZSET    the keys of assets, in their order
+``assets_at``          ZSET    the same by when they were heard of last; beyond a number the oldest go
+``asset:<key>``        HASH    what is known of an asset, see ``store_assets.py``
+``asset_runs:<key>``   HASH    run id -> what is recorded of it, the newest runs
+``asset_at:<key>``     ZSET    the same runs by when they were recorded
+``made:<run>``         STRING  for a week: the assets that a run has made or read
 ``blocked``            ZSET    runs that wait for others, by when their registration with these is to be
                                looked at: a second after the submit, or much later once it is confirmed
 ``deps:<run>``         HASH    in its own shard, what it waits for: run id -> ``s`` (has to be COMPLETED),
@@ -60,6 +73,8 @@ belongs to, ``rq`` the last request that replayed or dropped it. Times are Redis
 """
 
 from __future__ import annotations
+
+import zlib
 
 from redis.crc import key_slot
 
@@ -89,6 +104,11 @@ def shard_of(run_id: str, shards: int) -> int:
         ValueError: The id does not end in hex digits.
     """
     return int(run_id[-3:], 16) % shards
+
+
+def shard_of_key(key: str, shards: int) -> int:
+    """The shard of the entry and the lock of a key; the same in every version."""
+    return zlib.crc32(key.encode()) % shards
 
 
 def check_namespace(namespace: str) -> None:

@@ -413,7 +413,7 @@ class LogLane(Lane[LogOp]):
         pass
 
 
-CallOp = tuple[tuple[Any, ...], "asyncio.Future[Any]", float]
+CallOp = tuple[tuple[Any, ...], "asyncio.Future[Any]", float, int]
 
 
 class CallLane(Lane[CallOp]):
@@ -421,22 +421,50 @@ class CallLane(Lane[CallOp]):
 
     def take(self) -> list[list[CallOp]]:
         pending, self.pending = self.pending, []
+        self.bytes = 0
         return [[op] for op in pending if not op[1].done()]
 
-    def add(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+    def add(self, command: tuple[Any, ...], weight: int = 0) -> asyncio.Future[Any]:
+        """Put a command in the lane; ``weight``: bytes that it or its answer may have."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.pending.append((command, future, time.monotonic()))
+        self.pending.append((command, future, time.monotonic(), weight))
+        self.bytes += weight
         return future
 
     def command(self, prefix: bytes, ops: Sequence[CallOp]) -> tuple[Any, ...]:
         return ops[0][0]
 
     def settle(self, ops: Sequence[CallOp], reply: Any, *, repeated: bool) -> None:
-        for _, future, _ in ops:
+        for _, future, *_ in ops:
             if not future.done():
                 future.set_result(reply)
 
     def give_up(self, ops: Sequence[CallOp], text: str) -> None:
-        for _, future, _ in ops:
+        for _, future, *_ in ops:
             if not future.done():
                 future.set_exception(StoreUnavailable(text))
+
+
+class KeepLane(CallLane):
+    """The same for what may be large, in the command (as its last word) or in the answer."""
+
+    weighed = True
+    blob_at = -1
+
+    def take(self) -> list[list[CallOp]]:
+        taken = 0
+        groups: list[list[CallOp]] = []
+        for i, op in enumerate(self.pending):
+            taken += self.weight(op)
+            if i and (taken > BYTES_PER_TURN or i == RUNS_PER_CALL):
+                self.pending = self.pending[i:]
+                break
+            if not op[1].done():
+                groups.append([op])
+        else:
+            self.pending = []
+        self.bytes = sum(map(self.weight, self.pending))
+        return groups
+
+    def weight(self, op: CallOp) -> int:
+        return op[3]

@@ -19,11 +19,28 @@
 ``dead.show``           run id                   STATE fields, ``dead`` (whether), ``worker`` (admin)
 ``dead.replay``         run id                   whether it was there (admin)
 ``dead.drop``           run id                   whether it was there (admin)
+``keep.get``            [key]                    whether there is an entry; it is the body of the ANSWER
+``keep.put``            [key, ttl, fence, mark]  with a body: whether it was kept; ``ttl`` is in seconds, or
+                                                 None: until it is not read for ``cache_idle_seconds``;
+                                                 ``fence``: who has to hold the lock of this key, or None
+``keep.has``            [key]                    whether there is an entry
+``keep.drop``           [key]                    whether there was one
+``lock.take``           [key, holder, seconds]   whether the holder has the lock now, for so long
+``lock.renew``          [key, holder, seconds]   whether it has it still, and from now on for so long
+``lock.drop``           [key, holder, mark]      whether it had it
+``lock.look``           [key]                    who has it, or None
+``block.put``           [slug, name, overwrite,  with a body: whether it was saved; False: there is one
+                        mark]
+``block.get``           [slug, name]             whether there is one; it is the body of the ANSWER
+``block.list``          position or None         {"blocks": [[slug, name], ...], "next": position}
+``block.drop``          [slug, name, mark]       whether there was one
 ``advance``             seconds                  True; only where the setting ``test_clock`` allows it
 ``stop``                reason or None           True; the broker stops after the answer (admin)
 ======================  =======================  ==========================================================
 
-A refusal is ``[code, sentence]``. ``next`` of a page is the offset of the one after it, None at the end.
+A refusal is ``[code, sentence]``. ``next`` of a page is the offset of the one after it, None at the end. A
+``mark`` (or None) is the same when a question is asked again, which then has the same answer. Limits of what
+is kept by name are in ``prefect_lite.protocol.kept_things``.
 """
 
 from __future__ import annotations
@@ -32,13 +49,16 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect_lite.exceptions import BrokerError
 from prefect_lite.protocol.checks import check_run_id
 from prefect_lite.protocol.messages import RunState
 from prefect_lite.states import StateType
+from prefect_lite_broker.asset_queries import ASSET_QUESTIONS
+from prefect_lite_broker.keep_queries import KEEP_QUESTIONS
+from prefect_lite_broker.questions import Asked, MakeRoom, Question, Refusal, plenty
 from prefect_lite_broker.run_queries import fields_of, page_of_runs
 from prefect_lite_broker.store import UNREAD
 
@@ -67,27 +87,22 @@ STOP_AFTER_SECONDS = 0.05
 """Lets the ANSWER leave before the broker closes its connections."""
 
 
-class Refusal(Exception):
-    """A question that is not answered: machine code and sentence."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-
-class Question(NamedTuple):
-    """How a QUERY is answered, and whether only an administrator may ask it."""
-
-    ask: Callable[[Hub, Any], Awaitable[Any]]
-    admin: bool = False
-
-
-async def answer(hub: Hub, role: str, what: str, arg: Any) -> tuple[bool, Any]:
+async def answer(
+    hub: Hub, role: str, what: str, arg: Any, body: bytes | None = None, room: MakeRoom = plenty
+) -> tuple[bool, Any]:
     """Answer one QUERY.
 
+    Args:
+        hub: Of this broker.
+        role: Of whoever asks.
+        what: The question.
+        arg: Its argument.
+        body: What came with it.
+        room: Waits until whoever asks may be sent a body of a size.
+
     Returns:
-        True and the value, or False and [code, sentence].
+        True and the value, which is a ``WithBody`` for an answer that has a body; or False and
+        [code, sentence].
     """
     question = QUESTIONS.get(what)
     if question is None:
@@ -95,8 +110,10 @@ async def answer(hub: Hub, role: str, what: str, arg: Any) -> tuple[bool, Any]:
         return False, ["unknown_query", f"This broker knows no {what[:64]!r}; it answers {known}."]
     if question.admin and role != "admin":
         return False, ["forbidden", f"{what!r} takes the admin token: set PREFECT_LITE_ADMIN_TOKEN."]
+    if body is not None and not question.takes_body:
+        return False, ["bad_argument", f"{what!r} takes no body."]
     try:
-        return True, await question.ask(hub, arg)
+        return True, await question.ask(hub, Asked(arg, body, room) if question.whole else arg)
     except Refusal as exc:
         return False, [exc.code, exc.text]
     except BrokerError as exc:
@@ -362,4 +379,6 @@ QUESTIONS: dict[str, Question] = {
     "dead.drop": Question(_dead_drop, admin=True),
     "advance": Question(_advance),
     "stop": Question(_stop, admin=True),
+    **KEEP_QUESTIONS,
+    **ASSET_QUESTIONS,
 }

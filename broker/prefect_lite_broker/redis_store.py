@@ -25,6 +25,7 @@ from .readiness import Readiness
 from .store import UNREAD, CancelReply, ClaimReply, CommitReply, Hints, SubmitReply
 from .store_audit import AuditCalls
 from .store_dependencies import DependencyCalls
+from .store_keep import KeepCalls
 from .store_questions import QuestionCalls
 from .store_records import RecordCalls
 from .store_services import ServiceCalls
@@ -38,7 +39,9 @@ DRAIN_SECONDS = 5.0
 """``stop`` waits this long for what is still unanswered."""
 
 
-class RedisStore(SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, RecordCalls, QuestionCalls):
+class RedisStore(
+    SessionCalls, ServiceCalls, AuditCalls, DependencyCalls, RecordCalls, QuestionCalls, KeepCalls
+):
     """Implements ``Store``. Use on one event loop: ``await start(hints)`` ... ``await stop()``.
 
     Args:

@@ -20,6 +20,7 @@ from prefect_lite.protocol.broker_session import BrokerSession
 from prefect_lite.protocol.codec import CHUNK_BYTES, ProtocolError
 from prefect_lite.protocol.messages import (
     Accepted,
+    Answer,
     Cancel,
     Done,
     Error,
@@ -32,6 +33,7 @@ from prefect_lite.protocol.messages import (
     RunState,
 )
 from prefect_lite.protocol.pump import Pump
+from prefect_lite_broker.bodies import LARGE_BYTES
 from prefect_lite_broker.hub import MOST_UNSENT_BYTES
 from prefect_lite_broker.store import ClaimedRun
 from prefect_lite_broker.verbs import HANDLERS, Outgoing
@@ -58,8 +60,6 @@ SCARCE_BACKLOG_BYTES = 128 * 1024
 """The same while all peers together have more than PLENTY_BYTES unsent, half of MOST_UNSENT_BYTES: the other
 half is for those who have nothing unsent."""
 PLENTY_BYTES = MOST_UNSENT_BYTES // 2
-LARGE_BYTES = 16 * 1024
-"""Results up to this size are told even above MOST_UNSENT_BYTES: small ones must not wait for deaf peers."""
 SCARCE_PIECE_BYTES = 32 * 1024
 """A peer that does not read costs a frame in the transport's buffer, a short one while much is unsent."""
 LONG_FRAMES_BYTES = 8 * 1024 * 1024
@@ -144,6 +144,7 @@ class Peer(Outgoing):
         # finds them.
         self.wire.discard()
         self._sent()
+        hub.bodies.look()
         hub.peers.discard(self)
         hub.empty_since = hub.loop.time()
         if self._hello_timer is not None:
@@ -368,6 +369,17 @@ class Peer(Outgoing):
         self._kept(size)
         self.send(state)
 
+    def reply(self, message: Answer) -> None:
+        if message.body and not self.gone:
+            self._kept(len(message.body))
+        self.send(message)
+
+    def fits(self, size: int) -> bool:
+        if self.hub.unsent > MOST_UNSENT_BYTES or self._behind(size):
+            return False
+        coming = self.reading + (self._unsent if self.wire.has_data else 0)
+        return not coming or coming + size <= BACKLOG_BYTES
+
     def _behind(self, size: int) -> bool:
         """Whether so much waits for this peer to read that nothing of this size is to be kept for it here."""
         unsent = self._unsent if size > LARGE_BYTES else self._small
@@ -431,6 +443,7 @@ class Peer(Outgoing):
         elif self._unsent or self.answered:
             was_behind = self._unsent > SCARCE_BACKLOG_BYTES
             self._sent()
+            self.hub.bodies.look()
             self.settle_answers()
             self.catch_up()
             if was_behind and self.seat is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect_lite.protocol.messages import (
@@ -32,6 +33,7 @@ from prefect_lite.protocol.messages import (
 )
 from prefect_lite_broker import queries
 from prefect_lite_broker.dispatch import Seat
+from prefect_lite_broker.questions import WithBody
 from prefect_lite_broker.store import CancelReply, CommitReply, SubmitReply, TurnedAway
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class Outgoing(ABC):
         self.owed: dict[str, int] = {}  # ended runs this peer was not told, and the bytes of each
         self.asking = 0  # questions whose ANSWER has not left
         self.answered = 0  # those of them whose ANSWER waits to be sent
+        self.reading = 0  # bytes of their bodies that are being read from the store
         self.serving = False
         self.serve_next: list[str] | None = None
         self._scheduled = False
@@ -88,6 +91,14 @@ class Outgoing(ABC):
     @abstractmethod
     def send(self, message: Message) -> None:
         """Queue a message."""
+
+    @abstractmethod
+    def fits(self, size: int) -> bool:
+        """Whether a body of this size may be read for this peer now."""
+
+    @abstractmethod
+    def reply(self, message: Answer) -> None:
+        """Queue an ANSWER, which may have a body."""
 
     @abstractmethod
     def tell(self, state: RunState) -> None:
@@ -228,15 +239,23 @@ def query(peer: Peer, msg: Query) -> None:
     if peer.asking >= MAX_QUERIES:
         peer.send(Answer(msg.request, False, ["busy", "Too many questions at once."]))
         return
+    if not peer.hub.bodies.take(len(msg.body or b"")):
+        text = "Too much that is to be kept waits for Redis in this broker already."
+        peer.send(Answer(msg.request, False, ["busy", text]))
+        return
     peer.asking += 1
     peer.hub.spawn(_answer(peer, msg), f"Answering {msg.what[:40]!r}")
 
 
 async def _answer(peer: Peer, msg: Query) -> None:
+    hub = peer.hub
     try:
-        ok, value = await queries.answer(peer.hub, peer.role, msg.what, msg.arg)
-        peer.send(Answer(msg.request, ok, value))
+        room = partial(hub.bodies.room, peer)
+        ok, value = await queries.answer(hub, peer.role, msg.what, msg.arg, msg.body, room)
+        value, body = value if isinstance(value, WithBody) else (value, None)
+        peer.reply(Answer(msg.request, ok, value, body))
     finally:
+        hub.bodies.give_back(len(msg.body or b""))
         peer.answered += 1
         peer.schedule()
 

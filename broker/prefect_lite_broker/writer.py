@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError, InvalidResponse, RedisError, Respo
 
 from .backlog import Backlog, Batch
 from .connect import pack_command
+from .lanes import CallLane
 from .packing import APART_BYTES, pack_apart
 from .redis_link import RedisLink
 from .refusals import Cure, ReplicasMissing, cure, sentence
@@ -408,11 +409,11 @@ class ShardWriter:
                 self._refused_by = error
         elif way is Cure.ROOM and lane is backlog.log:
             backlog.log.dropped += len(ops)
-        elif way is not Cure.NONE and not (way is Cure.ROOM and _only_asks(batch, backlog)):
+        elif way is not Cure.NONE and not (way is Cure.ROOM and _can_do_without(batch)):
             backlog.redo.append(batch._replace(repeated=True))
             self._refused_by = error
-        elif lane is backlog.call:
-            for _, future, _ in ops:
+        elif isinstance(lane, CallLane):
+            for _, future, *_ in ops:
                 if not future.done():
                     future.set_exception(error)
         elif len(ops) > 1:
@@ -464,6 +465,11 @@ def _words(error: BaseException) -> str:
     )
 
 
-def _only_asks(batch: Batch, backlog: Backlog) -> bool:
-    """Whether a call is the question if Redis takes new runs, which a refusal answers."""
-    return batch.lane is backlog.call and SCRIPTS["accepts"].sha in batch.ops[0][0]
+_NEED_ROOM = frozenset(script.sha for script in SCRIPTS.values() if script.source.startswith("#!lua\n"))
+"""Scripts that the server refuses when its memory is full."""
+
+
+def _can_do_without(batch: Batch) -> bool:
+    """Whether a refusal for want of memory is an answer to a call: it asks for just that, or is to keep
+    something that no run depends on, and repeated until there is room it would slow all others down."""
+    return isinstance(batch.lane, CallLane) and not _NEED_ROOM.isdisjoint(batch.ops[0][0][:2])

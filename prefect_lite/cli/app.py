@@ -26,9 +26,12 @@ dead = typer.Typer(
 app.add_typer(runs, name="run")
 app.add_typer(dead, name="dead")
 
+blocks = typer.Typer(help="Look at what is saved by name, such as storages.", no_args_is_help=True)
+app.add_typer(blocks, name="block")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 RunId = Annotated[str, typer.Argument(help="Id of the run, 32 hex digits (dashes are fine).")]
-
+BlockPath = Annotated[str, typer.Argument(help="Kind and name: local-file-system/mine.")]
 RunIds = Annotated[list[str] | None, typer.Argument(help="Ids of runs.", show_default=False)]
 Every = Annotated[bool, typer.Option("--all", help="All that are dead now.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
@@ -141,6 +144,45 @@ def dead_drop(run_ids: RunIds = None, every: Every = False, yes: Yes = False, js
     from prefect_lite.cli.dead import change_dead
 
     raise typer.Exit(change_dead("dead.drop", run_ids or [], every=every, yes=yes, as_json=json))
+
+
+@blocks.command("list")
+def block_list(json: Json = False) -> None:
+    """List what is saved."""
+    from prefect_lite.cli.blocks import list_saved
+
+    raise typer.Exit(list_saved(as_json=json))
+
+
+@blocks.command("show")
+def block_show(path: BlockPath, json: Json = False) -> None:
+    """Show the fields of a saved block."""
+    from prefect_lite.cli.blocks import show_saved
+
+    raise typer.Exit(show_saved(path, as_json=json))
+
+
+@blocks.command("delete")
+def block_delete(path: BlockPath, yes: Yes = False) -> None:
+    """Forget a saved block."""
+    from prefect_lite.cli.blocks import delete_saved
+
+    raise typer.Exit(delete_saved(path, yes=yes))
+
+
+@app.command("assets")
+def assets(
+    key: Annotated[str | None, typer.Argument(help="Show this one.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out so many.")] = 0,
+    json: Json = False,
+) -> None:
+    """List what tasks have materialized; with KEY, the runs that did, and from what."""
+    from prefect_lite.cli.assets import list_assets, show_asset
+
+    if key is None:
+        raise typer.Exit(list_assets(limit=limit, offset=offset, as_json=json))
+    raise typer.Exit(show_asset(key, limit=limit, as_json=json))
 
 
 @app.command()

@@ -166,10 +166,13 @@ class Link:
         if self._closed is None:
             self._connect()
 
-    def ask(self, what: str, arg: Any, answered: Answered) -> None:
+    def ask(self, what: str, arg: Any, body: bytes | None, answered: Answered) -> None:
         if self._open_for(answered):
             self._connect()
-            self._questions.ask(what, arg, answered)
+            self._questions.ask(what, arg, body, answered)
+
+    def withdraw(self, answered: Answered) -> None:
+        self._questions.withdraw(answered)
 
     def cancel(self, run_id: str, answered: Answered) -> None:
         if self._open_for(answered):
@@ -252,6 +255,7 @@ class Link:
 
     def _on_down(self, _error: Exception | None) -> None:
         self._unsure.update(self._pending)
+        self._questions.disconnected()
         if self._sweeper is None and self._closed is None:
             self._down_since = time.monotonic()
             self._sweep()

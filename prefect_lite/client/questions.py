@@ -29,15 +29,33 @@ class Questions:
         self._last_request = 0
         self._queries: dict[int, Answered] = {}
         self._cancels: dict[int, Answered] = {}
-        self._queued: deque[tuple[str, Any, Answered]] = deque()
+        self._withdrawn: set[int] = set()  # of the queries
+        self._queued: deque[tuple[str, Any, bytes | None, Answered]] = deque()
 
     def __bool__(self) -> bool:
         """Whether any waits for its answer."""
         return bool(self._queries or self._cancels or self._queued)
 
-    def ask(self, what: str, arg: Any, answered: Answered) -> None:
+    def ask(self, what: str, arg: Any, body: bytes | None, answered: Answered) -> None:
         """Send a QUERY, now or in its turn."""
-        self._queued.append((what, arg, answered))
+        self._queued.append((what, arg, body, answered))
+        self._send_queued()
+
+    def withdraw(self, answered: Answered) -> None:
+        """Let go of a question that nobody waits for: it is not sent, or not again."""
+        self._queued = deque(item for item in self._queued if item[3] is not answered)
+        for request, asked in self._queries.items():
+            if asked is answered:
+                # It keeps its place: a broker that has the question counts it until the answer has left.
+                self._session.withdraw_question(request)
+                self._withdrawn.add(request)
+                return
+
+    def disconnected(self) -> None:
+        """The connection is gone, and with it the answers that nobody waits for."""
+        for request in self._withdrawn:
+            self._queries.pop(request, None)
+        self._withdrawn.clear()
         self._send_queued()
 
     def cancel(self, run_id: str, answered: Answered) -> None:
@@ -50,18 +68,19 @@ class Questions:
     def answered(self, message: Answer) -> None:
         """An ANSWER has come."""
         request = message.request
+        self._withdrawn.discard(request)
         answered = self._queries.pop(request, None) or self._cancels.pop(request, None)
         if answered is not None:
-            answered.ok, answered.value = message.ok, message.value
+            answered.ok, answered.value, answered.body = message.ok, message.value, message.body
             answered.set()
             self._send_queued()
 
     def fail(self, error: Exception, since: float | None = None) -> None:
         """Give up those asked at ``since`` (monotonic seconds) or before; None: all."""
-        kept: deque[tuple[str, Any, Answered]] = deque()
+        kept: deque[tuple[str, Any, bytes | None, Answered]] = deque()
         for item in self._queued:
-            if since is None or item[2].since <= since:
-                _fail(item[2], error)
+            if since is None or item[3].since <= since:
+                _fail(item[3], error)
             else:
                 kept.append(item)
         self._queued = kept
@@ -79,10 +98,10 @@ class Questions:
 
     def _send_queued(self) -> None:
         while self._queued and len(self._queries) < WINDOW:
-            what, arg, answered = self._queued.popleft()
+            what, arg, body, answered = self._queued.popleft()
             request = self._next_request()
             try:
-                self._session.ask(Query(request, what, arg))
+                self._session.ask(Query(request, what, arg, body))
             except ProtocolError as exc:
                 _fail(answered, exc)
                 continue

@@ -138,15 +138,17 @@ class Answered(Latch):
     Attributes:
         ok: The broker answered it.
         value: Its answer; on a refusal [code, sentence].
+        body: Bytes that came with the answer, if any.
         error: Why there is no answer, else None.
     """
 
-    __slots__ = ("error", "ok", "since", "value")
+    __slots__ = ("body", "error", "ok", "since", "value")
 
     def __init__(self) -> None:
         super().__init__()
         self.ok = False
         self.value: Any = None
+        self.body: bytes | None = None
         self.error: Exception | None = None
         self.since = time.monotonic()
 

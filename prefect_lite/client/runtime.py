@@ -135,11 +135,21 @@ class Runtime:
         """Call something on the loop thread."""
         self._post(work)
 
-    def ask(self, what: str, arg: Any = None) -> Answered:
-        """Ask the broker a question (QUERY). The returned latch is set with its answer."""
+    def ask(self, what: str, arg: Any = None, body: bytes | None = None) -> Answered:
+        """Ask the broker a question (QUERY). The returned latch is set with its answer.
+
+        Args:
+            what: The question, see ``prefect_lite_broker.queries``.
+            arg: Its argument.
+            body: Bytes that go with it, at most ``max_payload_bytes``.
+        """
         answered = Answered()
-        self._post(self._link.ask, what, arg, answered)
+        self._post(self._link.ask, what, arg, body, answered)
         return answered
+
+    def withdraw(self, answered: Answered) -> None:
+        """Nobody waits for this answer any more: the question is not sent (again)."""
+        self._post(self._link.withdraw, answered)
 
     def cancel(self, run_id: str) -> Answered:
         """Cancel a run. The returned latch is set with the broker's answer."""

@@ -19,7 +19,17 @@ import msgpack  # pyright: ignore[reportMissingTypeStubs]
 
 from prefect_lite.exceptions import PrefectLiteError
 from prefect_lite.protocol.checks import CHECKS, MAX_DEPTH
-from prefect_lite.protocol.messages import VERB_OF, VERBS, Finish, Message, Run, RunState, Submit
+from prefect_lite.protocol.messages import (
+    VERB_OF,
+    VERBS,
+    Answer,
+    Finish,
+    Message,
+    Query,
+    Run,
+    RunState,
+    Submit,
+)
 
 _msgpack: Any = msgpack
 KIB: Final = 1024
@@ -35,7 +45,14 @@ MAX_MAP: Final = 1_024
 
 BLOB_FIELD: Final[dict[type[Message], int]] = {
     cls: cls._fields.index(name)
-    for cls, name in ((Submit, "body"), (Run, "body"), (Finish, "result"), (RunState, "result"))
+    for cls, name in (
+        (Submit, "body"),
+        (Run, "body"),
+        (Finish, "result"),
+        (RunState, "result"),
+        (Query, "body"),
+        (Answer, "body"),
+    )
 }
 """Classes with a blob and its index; on the wire the field may be the number of a CHUNK stream."""
 

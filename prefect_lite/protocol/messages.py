@@ -232,12 +232,14 @@ class Query(NamedTuple):
     request: int
     what: str
     arg: Any = None
+    body: bytes | None = None  # what is to be kept, opaque
 
 
 class Answer(NamedTuple):
     request: int
     ok: bool
     value: Any  # on failure [code, sentence]
+    body: bytes | None = None  # what was kept, opaque
 
 
 class Goodbye(NamedTuple):

@@ -233,7 +233,7 @@ class Outbox:
             check_free(message.value)
         except ValueError as exc:
             message = _too_large(message.request, f"beyond a limit: {exc}")
-        self._small.append(message)
+        self._send_blob(message)
 
     def _send_accepted(self, message: m.Accepted) -> None:
         if len(message.aliases) + len(message.notices) > NOTICE_PART:
@@ -274,6 +274,7 @@ class Outbox:
         m.Finish: _send_blob,
         m.RunState: _send_blob,
         m.Accepted: _send_accepted,
+        m.Query: _send_blob,
         m.Answer: _send_answer,
         m.Done: _send_list,
         m.Watch: _send_list,

@@ -127,8 +127,12 @@ class PeerSession(Session):
             else:
                 del self._submits[message.run_id]
                 out.append(m.Refused(message.run_id, "payload_too_large", problem))
-        for message in self._cancels.values():
-            send(message)
+        for message in [*self._cancels.values()]:
+            problem = self._too_large(message.body) if type(message) is m.Query else None
+            if problem is None:
+                send(message)
+            else:
+                self._on_answer(m.Answer(message.request, False, ["payload_too_large", problem]), out)
         parked, self._parked = self._parked, deque(maxlen=MAX_PARKED)
         for message in parked:
             send(message)
@@ -158,7 +162,8 @@ class PeerSession(Session):
         """Send a question that may be asked twice: it is repeated on a new connection until its ANSWER.
 
         Raises:
-            ProtocolError: ``invalid``, the broker would cut the connection for it; nothing was sent.
+            ProtocolError: ``invalid``, the broker would cut the connection for it, or its body is too large
+                (``payload_too_large``); nothing was sent.
         """
         self._check_question(message)
         self._cancels[message.request] = message
@@ -167,6 +172,11 @@ class PeerSession(Session):
 
     def _check_question(self, message: m.Query | m.Cancel) -> None:
         """Look at a message with a free-form value as the broker will."""
+        if type(message) is m.Query and message.body is not None:
+            problem = self._too_large(message.body)
+            if problem is not None:
+                raise ProtocolError("payload_too_large", problem)
+            message = message._replace(body=b"")  # the real one may be too long for a frame
         try:
             decode_frame(encode_frame([message]))
         except ProtocolError as exc:
@@ -402,6 +412,9 @@ class PeerSession(Session):
         if problem.verb == "RUN":
             # Not understood, so not executed: without this it would stay leased for as long as we live.
             self._give_back(problem.fields)
+        elif problem.verb == "ANSWER" and problem.fields and type(problem.fields[0]) is int:
+            # Whoever asked must not wait for ever.
+            self._on_answer(m.Answer(problem.fields[0], False, [problem.code, problem.text]), out)
         super()._refuse(problem, out)
 
     def _give_back(self, fields: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import Context
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect_lite import clock
@@ -22,10 +23,12 @@ from prefect_lite.protocol.messages import Refused, RunState, Submit
 from prefect_lite.settings import get_settings
 from prefect_lite.states import StateType
 from prefect_lite.testing.clocks import FakeClock, JumpingClock
+from prefect_lite.testing.eager_keeping import EagerKeeping
 from prefect_lite.testing.eager_runs import EagerRun
 
 if TYPE_CHECKING:
     from prefect_lite.settings import Settings
+    from prefect_lite.testing.eager_assets import EagerAssets
 
 
 class EagerClock(JumpingClock):
@@ -64,6 +67,7 @@ class EagerRuntime:
         self._by_key: dict[tuple[str, str], str] = {}
         self._under_way: dict[str, list[Listener]] = {}
         self._lock = threading.Lock()  # of the four above
+        self._keeping = EagerKeeping(settings)
         self._running: set[asyncio.Task[None]] = set()  # event loops don't keep them
 
     # -- submitting -------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ class EagerRuntime:
     def call(self, work: Callable[[], None]) -> None:
         work()
 
-    def ask(self, what: str, arg: Any = None) -> Answered:
+    def ask(self, what: str, arg: Any = None, body: bytes | None = None) -> Answered:
         answered = Answered()
         if what in ("run", "why") and isinstance(arg, str):
             fields = self._known(arg)._asdict()
@@ -189,10 +193,23 @@ class EagerRuntime:
             answered.ok = True  # `get_client` has looked at the records of this process before
         elif what == "runs":
             answered.ok, answered.value = True, {"runs": [], "ids": [], "next": None}
+        elif self._keeping.knows(what):
+            answered.ok, answered.value, answered.body = self._keeping.answer(what, arg, body)
+        elif what.startswith("asset."):
+            answered.ok, answered.value = self._assets.answer(what, arg)
         else:
             answered.value = ["unknown_query", f"There is no broker in eager mode to answer {what!r}."]
         answered.set()
         return answered
+
+    def withdraw(self, answered: Answered) -> None:
+        """Every question is answered at once."""
+
+    @cached_property
+    def _assets(self) -> EagerAssets:
+        from prefect_lite.testing.eager_assets import EagerAssets  # few runs have to do with assets
+
+        return EagerAssets()
 
     def _known(self, run_id: str) -> RunState:
         if run_id in self._under_way:

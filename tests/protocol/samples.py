@@ -38,7 +38,9 @@ SAMPLES: list[m.Message] = [
     m.Progress(RUN, "t1", 0.5, "half"),
     m.Query(1, "stats"),
     m.Query(2, "dead.list", {"limit": 10}),
+    m.Query(3, "keep.put", ["key", None, None], b"body"),
     m.Answer(1, True, {"queues": [["mod.task", 3]]}),
+    m.Answer(2, True, True, b"body"),
     m.Goodbye("restart"),
     m.Error("invalid", "No.", True),
 ]

@@ -16,6 +16,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,6 @@ from prefect_lite.client import get_client
 from prefect_lite.exceptions import ParameterBindError
 from prefect_lite.states import State
 from tests.integration.harness import PrivateHome
-from tests.reference import left
 from tests.reference.conftest import Program
 from tests.reference.sections import EXAMPLES, execute, module_name
 from tests.tools.waiting import until, wait_until
@@ -54,7 +54,6 @@ def test_every_example_has_its_test() -> None:
         int(match[1]) for match in (re.match(r"test_example_(\d\d)_", name) for name in globals()) if match
     )
     assert tested == [int(path.stem[2:]) for path in sorted(EXAMPLES.glob("*.py"))] == list(range(1, 35))
-    assert set(left.EXAMPLES) <= set(tested)
 
 
 # -- @task ----------------------------------------------------------------------------------------------
@@ -102,9 +101,9 @@ def test_example_05_retries_with_a_delay(run: Run, drawn: list[int], sleeps: lis
     assert sleeps == [5] * 6
 
 
-@pytest.mark.parametrize("number", left.parameters([6], left.EXAMPLES))
-def test_example_06_cached_for_a_day(number: int, run: Run) -> None:
-    my_task = run(number).my_task
+def test_example_06_cached_for_a_day(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_LITE_HOME", str(tmp_path))
+    my_task = run(6).my_task
     ended = [my_task(return_state=True) for _ in range(2)]
     assert [state.result() for state in ended] == ["hello", "hello"]
     assert ended[1].name == "Cached"

@@ -1,7 +1,6 @@
 """What each option of ``@task`` and ``Task`` does, as the specification describes it; one test an option.
 
-The tests of those among ``left.OPTION_EFFECTS`` fail, and have to; how they look at results and assets is
-Prefect's way.
+How they look at results and assets is Prefect's way.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from typing import Any
 import pytest
 
 from prefect_lite import Task, task
+from prefect_lite.settings import get_settings
 from prefect_lite.tagging import tags
-from tests.reference import left
+from prefect_lite.testing import test_harness as harness
 
 DOCUMENTED = {
     name
@@ -38,6 +38,15 @@ def ended(function: Callable[..., Any], **options: Any) -> list[tuple[Task[Any, 
 
     task(on_completion=[remember], on_failure=[remember], **options)(function)(return_state=True)
     return calls
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What one test keeps is not found by the next."""
+    monkeypatch.setenv("PREFECT_LITE_HOME", str(tmp_path / "home"))
+    get_settings.cache_clear()  # type: ignore[attr-defined]
+    yield
+    get_settings.cache_clear()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -64,10 +73,9 @@ def counted(runs: list[int]) -> Callable[[int], int]:
     return count
 
 
-def test_every_documented_option_is_here_or_left() -> None:
+def test_every_documented_option_is_here() -> None:
     shown = {match[1] for match in (re.match(r"test_option_(\w+)", name) for name in globals()) if match}
     assert shown | {"fn"} == DOCUMENTED
-    assert set(left.OPTION_EFFECTS) <= shown
 
 
 def test_option_name() -> None:
@@ -178,21 +186,30 @@ def test_option_on_failure(failing: Callable[[], None]) -> None:
 
 
 def test_option_viz_return_value() -> None:
-    """Kept; there is no drawing of flows."""
-    assert task(viz_return_value=[1])(len).viz_return_value == [1]
+    from prefect_lite import flow
+    from prefect_lite.visualization import graph_of
+
+    taken: list[Any] = []
+    made = task(viz_return_value=[1], name="made")(len)
+
+    @flow
+    def drawn() -> None:
+        taken.append(made([]))
+
+    assert made.viz_return_value == [1]
+    graph_of(drawn)
+    assert taken == [[1]]
 
 
-# -- left -----------------------------------------------------------------------------------------------
+# -- what is kept ---------------------------------------------------------------------------------------
 
 
-@left.option("cache_key_fn")
 def test_option_cache_key_fn(counted: Callable[[int], int], runs: list[int]) -> None:
     made = task(cache_key_fn=lambda context, arguments: f"{context.task.name}-{arguments['x'] % 10}")(counted)
     assert [made(1), made(11), made(2)] == [1, 1, 2]
     assert runs == [1, 2]
 
 
-@left.option("cache_expiration")
 def test_option_cache_expiration(counted: Callable[[int], int], runs: list[int]) -> None:
     made = task(cache_key_fn=lambda *_: "expiring", cache_expiration=timedelta(seconds=-1))(counted)
     lasting = made.with_options(cache_key_fn=lambda *_: "lasting", cache_expiration=timedelta(days=1))
@@ -200,7 +217,6 @@ def test_option_cache_expiration(counted: Callable[[int], int], runs: list[int])
     assert len(runs) == 3
 
 
-@left.option("cache_policy")
 def test_option_cache_policy(counted: Callable[[int], int], runs: list[int]) -> None:
     from prefect_lite.cache_policies import INPUTS
 
@@ -209,14 +225,12 @@ def test_option_cache_policy(counted: Callable[[int], int], runs: list[int]) -> 
     assert runs == [1, 2]
 
 
-@left.option("refresh_cache")
 def test_option_refresh_cache(counted: Callable[[int], int], runs: list[int]) -> None:
     made = task(cache_key_fn=lambda *_: "refreshed")(counted)
     assert [made(1), made(2), made.with_options(refresh_cache=True)(3), made(4)] == [1, 1, 3, 3]
     assert runs == [1, 3]
 
 
-@left.option("persist_result")
 def test_option_persist_result() -> None:
     from prefect_lite.results import get_result_store
 
@@ -224,18 +238,17 @@ def test_option_persist_result() -> None:
     assert get_result_store().read(state.data.metadata.storage_key).result == 1
 
 
-@left.option("result_storage")
 def test_option_result_storage(tmp_path: Path) -> None:
     from prefect_lite.filesystems import LocalFileSystem
 
-    saved = LocalFileSystem(basepath=str(tmp_path))
-    saved.save("of-tests", overwrite=True)
-    for count, storage in enumerate([saved, "local-file-system/of-tests"], 1):
-        ended(lambda: 1, persist_result=True, result_storage=storage)
-        assert sum(path.is_file() for path in tmp_path.rglob("*")) == count
+    saved = LocalFileSystem(basepath=str(tmp_path / "results"))
+    with harness():  # it keeps the saved one
+        saved.save("of-tests", overwrite=True)
+        for count, storage in enumerate([saved, "local-file-system/of-tests"], 1):
+            ended(lambda: 1, persist_result=True, result_storage=storage)
+            assert sum(path.is_file() for path in (tmp_path / "results").rglob("*")) == count
 
 
-@left.option("result_storage_key")
 def test_option_result_storage_key() -> None:
     from prefect_lite.results import get_result_store
 
@@ -243,7 +256,6 @@ def test_option_result_storage_key() -> None:
     assert get_result_store().read("by-hand").result == 1
 
 
-@left.option("result_serializer")
 def test_option_result_serializer() -> None:
     from prefect_lite.results import get_result_store
 
@@ -251,21 +263,18 @@ def test_option_result_serializer() -> None:
     assert get_result_store().read("as-json").metadata.serializer.type == "json"
 
 
-@left.option("asset_deps")
 def test_option_asset_deps() -> None:
     from prefect_lite.assets import Asset
 
     assert task(asset_deps=["s3://bucket/table"])(lambda: 1).asset_deps == [Asset(key="s3://bucket/table")]
 
 
-@left.option("on_commit")
 def test_option_on_commit() -> None:
     seen: list[Any] = []
     Task(lambda: 1, on_commit=[seen.append])()
     assert len(seen) == 1
 
 
-@left.option("on_rollback")
 def test_option_on_rollback() -> None:
     from prefect_lite.transactions import transaction
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from prefect_lite import Task, TaskOptions, task, tasks
-from tests.reference import left
 
 LISTS: dict[int, dict[str, Any]] = {
     options["number"]: options
@@ -94,9 +93,7 @@ def test_editors_and_help_list_the_options(of: str) -> None:
     assert set(options["names"]) <= set(accepted_by(find(of)))
 
 
-@pytest.mark.parametrize(
-    "number", left.parameters(sorted({number for number, _ in OF_METHODS}), left.OPTION_LISTS)
-)
+@pytest.mark.parametrize("number", sorted({number for number, _ in OF_METHODS}))
 def test_a_method_takes_the_option(number: int) -> None:
     options = LISTS[number]
     found = find(options["of"])

@@ -23,6 +23,12 @@ def test_low_bits_choose_the_shard() -> None:
     assert keys.shard_of("f" * 32, 1) == 0
 
 
+def test_the_hash_of_its_key_chooses_the_shard_of_an_entry() -> None:
+    """The same in every process and version, or entries and locks would be lost from sight."""
+    assert [keys.shard_of_key(key, 16) for key in ("a", "b", "sum-of-é", "{x}")] == [3, 9, 6, 12]
+    assert keys.shard_of_key("a", 1) == 0
+
+
 def test_all_keys_of_a_shard_share_a_hash_tag() -> None:
     assert keys.prefix("demo", 3) == b"pl:{demo:3}:"
 
@@ -52,13 +58,19 @@ def test_every_script_includes_what_it_uses(name: str) -> None:
             assert not used or (made and made.start() < used.start()), word
 
 
+READ_ONLY = {
+    *("lookup", "stats", "sessions", "why", "dead_list", "waits", "waiting", "over", "runs"),
+    *("asset_list", "asset_read"),
+}
+
+
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_every_script_says_what_it_may_do(name: str) -> None:
     """Without such a line no script could write while memory is full, not even what makes room."""
     flags = " flags=allow-oom"
-    if name in ("submit", "through", "log", "accepts"):
+    if name in ("submit", "through", "log", "accepts", "keep_put", "block_put", "asset_record"):
         flags = ""
-    elif name in ("lookup", "stats", "sessions", "why", "dead_list", "waits", "waiting", "over", "runs"):
+    elif name in READ_ONLY:
         flags = " flags=no-writes"
     assert SCRIPTS[name].source.startswith(f"#!lua{flags}\n")
 

@@ -21,6 +21,9 @@ SINGLE_KEYS = {
     "blocked",
     "unblock",
     "orphans",
+    "blocks",
+    "assets",
+    "assets_at",
 }
 
 
@@ -166,8 +169,10 @@ def _check_name(
         assert rest in runs, f"a body of no run: {name}"
     elif kind in ("s", "c"):
         assert rest in sessions, f"a session without a lease: {name}"
-    elif kind == "log":
+    elif kind in ("log", "keep", "lock", "did", "made"):
         assert life > 0, f"{name} would stay for ever"
+    elif kind in ("asset", "asset_runs", "asset_at"):
+        assert client.zscore(prefix + "assets", rest) is not None, f"{name} of no asset"
     elif kind == "idem":
         value = client.get(prefix + name)
         run = value[:32].decode() if value else ""  # type: ignore[index]

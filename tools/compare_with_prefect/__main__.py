@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from differences import deliberate, differences, reason_of
+from differences import Difference, deliberate, differences, reason_of
 from outcomes import Kept, outcomes, version_of
 from sources import FOLDER, all_programs, chosen, translate
+from tables import table
 
 CACHE = Path("~/.cache/prefect-lite/compare_with_prefect").expanduser()
 
@@ -52,6 +53,9 @@ def main(
     words: Annotated[
         bool, typer.Option("--words", help="Show messages that are worded differently too.")
     ] = False,
+    counts: Annotated[
+        bool, typer.Option("--table", help="Show only counts, as the table of docs/prefect-compat.md.")
+    ] = False,
     show: Annotated[bool, typer.Option("--list", help="Only list the names of the programs.")] = False,
 ) -> None:
     """Run small programs under Prefect and under prefect_lite and show where what they see differs.
@@ -77,13 +81,22 @@ def main(
         kept = _kept(prefect, cache)
         with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
             _fill(kept, {name: programs[name] for name in wanted}, prefect, again, cache, Path(scratch))
-            version_of(lite, "prefect-lite")
+            version = version_of(lite, "prefect-lite")
             seen = _under_lite(lite, wanted, Path(scratch))
     except LookupError as error:
         print(error.args[0], file=sys.stderr)
         raise typer.Exit(2) from None
     theirs = {name: kept.get(name, programs[name])["saw"] for name in wanted}
-    raise typer.Exit(_report(theirs, seen, every, words))
+    reasons = deliberate()
+    compared = [
+        (difference, reason_of(difference, reasons))
+        for name, saw in theirs.items()
+        for difference in differences(name, saw, seen[name])
+    ]
+    if counts:
+        versions = f"Prefect {kept.path.stem.removeprefix('prefect-')} and prefect_lite {version}"
+        raise typer.Exit(_count(versions, wanted, compared))
+    raise typer.Exit(_report(wanted, compared, every, words))
 
 
 def _kept(prefect: str | None, cache: Path) -> Kept:
@@ -126,26 +139,36 @@ def _under_lite(lite: str, wanted: list[str], scratch: Path) -> dict[str, object
     return dict(outcomes(lite, translated, wanted, scratch, **variables))
 
 
-def _report(theirs: dict[str, object], ours: dict[str, object], every: bool, words: bool) -> int:
+def _count(versions: str, wanted: list[str], compared: list[tuple[Difference, str | None]]) -> int:
+    """Print the counts of programs that differ, whatever the words."""
+    real = [(difference.program, known) for difference, known in compared if not difference.only_words]
+    others = {program for program, known in real if known is None}
+    explained = {program for program, _ in real} - others
+    print(table(versions, wanted, explained, others))
+    return 1 if others else 0
+
+
+def _report(
+    wanted: list[str], compared: list[tuple[Difference, str | None]], every: bool, words: bool
+) -> int:
+    """Print the differences, and the reasons that don't hold any longer."""
     reasons = deliberate()
     unexplained, explained = 0, set[str]()
-    for name, saw in theirs.items():
-        for difference in differences(name, saw, ours[name]):
-            known = reason_of(difference, reasons)
-            if difference.only_words:
-                if words:
-                    print(f"{difference}\n")
-            elif known is None:
-                unexplained += 1
+    for difference, known in compared:
+        if difference.only_words:
+            if words:
                 print(f"{difference}\n")
-            else:
-                explained.add(known)
-                if every:
-                    print(f"{difference}\n    wanted:  {reasons[known]}\n")
-    stale = [place for place in reasons if place.partition("[")[0] in theirs and place not in explained]
+        elif known is None:
+            unexplained += 1
+            print(f"{difference}\n")
+        else:
+            explained.add(known)
+            if every:
+                print(f"{difference}\n    wanted:  {reasons[known]}\n")
+    stale = [place for place in reasons if place.partition("[")[0] in wanted and place not in explained]
     for place in stale:
         print(f"{place} does not differ: deliberate.toml says it does\n")
-    print(f"{len(theirs)} programs: {unexplained} differences, {len(explained)} more that are wanted")
+    print(f"{len(wanted)} programs: {unexplained} differences, {len(explained)} more that are wanted")
     return 1 if unexplained or stale else 0
 
 

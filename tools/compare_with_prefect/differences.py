@@ -12,6 +12,9 @@ from typing import Any
 DELIBERATE = Path(__file__).with_name("deliberate.toml")
 LONGEST = 300
 
+# ValueErrors of pydantic, which prefect_lite never shows its users.
+OF_PYDANTIC = frozenset({"ValidationError", "PydanticSerializationError"})
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -21,6 +24,11 @@ class Difference:
     only_words: bool  # the same kind of error or state, with another message
     prefect: Any
     lite: Any
+
+    @property
+    def program(self) -> str:
+        """The program that saw it."""
+        return self.place.partition("[")[0]
 
     def __str__(self) -> str:
         return f"{self.place}\n    Prefect  {_short(self.prefect)}\n    lite     {_short(self.lite)}"
@@ -67,8 +75,8 @@ def differences(place: str, prefect: Any, lite: Any) -> Iterator[Difference]:
 
 
 def _public(kinds: list[str]) -> str:
-    """The first class of an error that users may name."""
-    return next(kind for kind in kinds if not kind.startswith("_"))
+    """The first class of an error that users of both packages may name."""
+    return next(kind for kind in kinds if not kind.startswith("_") and kind not in OF_PYDANTIC)
 
 
 def _short(saw: Any) -> str:

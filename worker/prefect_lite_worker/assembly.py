@@ -83,7 +83,9 @@ def assemble(
     """
     settings, desk = plan.settings, Desk()
     leases = Leases(plan.limit)
-    execution = Execution(leases, desk, plan.keyring, settings.namespace, settings.max_payload_bytes)
+    execution = Execution(
+        leases, desk, plan.keyring, settings.namespace, settings.max_payload_bytes, settings
+    )
     pool = _pool(plan, leases, desk, execution)
     loops = Loops(user_loop, execution.on_loop, owner=owner)
     reporter = Reporter(write, logging.getLogger("prefect_lite").getEffectiveLevel(), plan.name)

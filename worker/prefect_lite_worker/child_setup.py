@@ -12,6 +12,7 @@ from prefect_lite.keyring import Keyring
 from prefect_lite.logging import get_logger
 from prefect_lite.main_module import MAIN_NAMES, import_name_of
 from prefect_lite.settings import Settings
+from prefect_lite_worker.pipe import LONGEST_BYTES
 from prefect_lite_worker.registry import AnyTask
 
 _CODE = "from prefect_lite_worker.child import main; main(sys.argv[1])"
@@ -71,7 +72,7 @@ def start_message(
         "tasks": [[[task.key, *task.aliases], pickled_task(task)] for task in tasks],
         "key": [keyring.signing_id, keyring.signing_key],
         "namespace": settings.namespace,
-        "max_payload_bytes": settings.max_payload_bytes,
+        "max_payload_bytes": LONGEST_BYTES,
         "log_level": get_logger().getEffectiveLevel(),
         "measured": measured,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from prefect_lite import belonging, envelope
 from prefect_lite.context import TaskRun, TaskRunContext, enter_run, leave_run, stay_in_run
@@ -20,7 +20,9 @@ from prefect_lite.exceptions import (
     EnvelopeRejected,
     ParameterBindError,
     PayloadTooLarge,
+    PrefectException,
     SerializationError,
+    StorageError,
     UpstreamFailedRun,
 )
 from prefect_lite.keyring import Keyring
@@ -30,6 +32,7 @@ from prefect_lite.placeholders import ids_in
 from prefect_lite.protocol.messages import Finish, Release, Retry
 from prefect_lite.retry_decisions import is_bind_error, retried
 from prefect_lite.run_ends import HAND_BACK, STATES, Outcome, describe, stopped_outcome, upstream_failed
+from prefect_lite.settings import Settings
 from prefect_lite.tagging import enter_tags
 from prefect_lite.thread_or_loop import in_thread
 from prefect_lite.upstream_results import fill_in
@@ -53,8 +56,8 @@ LONG_BYTES = 256 * 1024
 """From here on a payload is verified and signed beside the event loop: 10 MB held up all that runs there for
 twice 6 ms on an idle machine, and for 40 on a busy one. In shorter ones the change of threads costs more."""
 
-SIGNING_THREADS = 2
-"""For all loops together. No code of the user runs in them, so nothing can hold them up."""
+SIGNING_THREADS = 4
+"""For all loops together. The user's tasks do not run in them; a slow storage may hold them up."""
 
 
 class Execution:
@@ -65,17 +68,29 @@ class Execution:
         desk: Takes what happens.
         keyring: Opens calls and seals results.
         namespace: Part of what is signed.
-        max_payload_bytes: Longest sealed result.
+        max_payload_bytes: Longest sealed result that a broker takes.
+        settings: Where longer ones than ``inline_result_bytes`` go; None: nowhere.
+
+    Attributes:
+        long_bytes: From here on sealing a result may take long.
     """
 
     def __init__(
-        self, leases: Leases, desk: Desk, keyring: Keyring, namespace: str, max_payload_bytes: int
+        self,
+        leases: Leases,
+        desk: Desk,
+        keyring: Keyring,
+        namespace: str,
+        max_payload_bytes: int,
+        settings: Settings | None = None,
     ) -> None:
         self._leases = leases
         self._desk = desk
         self._keyring = keyring
         self._namespace = namespace
         self.max_payload_bytes = max_payload_bytes
+        self._settings = settings
+        self.long_bytes = LONG_BYTES if settings is None else min(LONG_BYTES, settings.inline_result_bytes)
         self._changed: dict[tuple[int, str], Options] = {}
         self.beside = ThreadPoolExecutor(SIGNING_THREADS, "prefect-lite-signing")
 
@@ -103,7 +118,13 @@ class Execution:
             return
         run.handle = asyncio.current_task(loop)  # asking which loop runs is a system call until Python 3.12
         try:
-            context = self._open(run) if len(run.body) < LONG_BYTES else await self._open_beside(run, loop)
+            if run.outcomes and any(envelope.is_reference(one.result) for one in run.outcomes.values()):
+                # They are read from storages, which may take long.
+                context = await loop.run_in_executor(self.beside, self._open, run)
+            elif len(run.body) < LONG_BYTES:
+                context = self._open(run)
+            else:
+                context = await self._open_beside(run, loop)
             if context is not None:
                 stay_in_run(context)
                 if context.run.call_tags:
@@ -286,14 +307,18 @@ class Execution:
             seconds = monotonic() - run.started if run.started else 0.0  # it could not be named
         kind = outcome.kind
         if kind == "completed":
+            if outcome.reference is not None:
+                self._complete(run, outcome, seconds, 0, b"")
+                return
             try:
                 # A returned state stands for what is in it.
-                value = outcome.value if outcome.state is None else outcome.state.data
+                own = outcome.state is None or outcome.kept is not None
+                value = outcome.value if own else cast("Any", outcome.state).data
                 codec, payload = encode(value, allow_pickle=self._keyring.signs)
             except Exception as exc:
                 self._not_serializable(run, exc, seconds)
                 return
-            if beside and len(payload) >= LONG_BYTES:
+            if beside and len(payload) >= self.long_bytes:
                 self._complete_beside(run, outcome, seconds, codec, payload)
             else:
                 self._complete(run, outcome, seconds, codec, payload)
@@ -318,29 +343,81 @@ class Execution:
             self._desk.end(Ended(run, self.failure(run, outcome, seconds), outcome, seconds))
 
     def _complete(self, run: ActiveRun, outcome: Outcome, seconds: float, codec: int, payload: bytes) -> None:
-        """Sign the encoded value and put it on the desk."""
+        """Sign the encoded value, or where it is, and put it on the desk."""
         key, run_id = run.task_key, run.run_id
         try:
-            sealed = envelope.seal(
-                self._keyring, envelope.RESULT, self._namespace, key, run_id, codec, envelope.VALUE, payload
-            )
+            if outcome.reference is not None:
+                place = self._keyring, self._namespace, key, run_id
+                sealed = envelope.seal_reference(*place, outcome.reference)
+            else:
+                sealed = envelope.seal(
+                    self._keyring,
+                    envelope.RESULT,
+                    self._namespace,
+                    key,
+                    run_id,
+                    codec,
+                    envelope.VALUE,
+                    payload,
+                )
         except Exception as exc:
             self._not_serializable(run, exc, seconds)
             return
-        if len(sealed) > self.max_payload_bytes:
-            text = (
-                f"The result of {key} has {len(sealed):,} bytes; at most {self.max_payload_bytes:,} "
-                "are allowed (PREFECT_LITE_MAX_PAYLOAD_BYTES)."
-            )
-            self.fail(run, PayloadTooLarge(text, run_id=run_id), text, seconds)
+        try:
+            sealed = self.bounded(run, sealed)
+        except PrefectException as exc:
+            self.fail(run, exc, str(exc), seconds)
             return
         name, message = "Completed", ""
-        if outcome.returned and outcome.state is not None:
+        if outcome.state is not None and (outcome.returned or outcome.kept is not None):
             name = sendable(outcome.state.name, MAX_NAME)
             message = sendable(outcome.message, MAX_MESSAGE)
         own_name = _own_name(run)
         finish = Finish(run_id, run.token, "COMPLETED", name, message, run.attempt, seconds, sealed, own_name)
         self._desk.end(Ended(run, finish, outcome, seconds))
+
+    def bounded(self, run: ActiveRun, sealed: bytes) -> bytes:
+        """A sealed result, or the reference to it where it is too long for Redis and there is a storage.
+
+        Not for the connection thread: the storage may be slow.
+
+        Raises:
+            PayloadTooLarge: No broker takes it, and there is no storage.
+            PrefectException: It was not to be written there.
+        """
+        if (
+            self._settings is None
+            or run.context is None
+            or len(sealed) <= min(self._settings.inline_result_bytes, self.max_payload_bytes)
+        ):
+            self._check_length(run, len(sealed))
+            return sealed
+        from prefect_lite import stored_results  # few results are so long
+
+        try:
+            storage = in_thread(stored_results.storage_for_long_results(run.context, self._settings))
+            if storage is not None:
+                reference = in_thread(stored_results.storing(storage, run.run_id, sealed))
+                place = self._keyring, self._namespace, run.task_key, run.run_id
+                return envelope.seal_reference(*place, reference)
+        except Exception as exc:
+            if len(sealed) > self.max_payload_bytes:
+                text = f"The result of {run.task_key} has {len(sealed):,} bytes and can't be stored: {exc}"
+                raise StorageError(text) from exc
+            logger.warning(
+                "The result of run %s goes to the broker instead of its storage: %s", run.run_id, exc
+            )
+        self._check_length(run, len(sealed))
+        return sealed
+
+    def _check_length(self, run: ActiveRun, length: int) -> None:
+        if length > self.max_payload_bytes:
+            raise PayloadTooLarge(
+                f"The result of {run.task_key} has {length:,} bytes; at most {self.max_payload_bytes:,} are "
+                f"allowed (PREFECT_LITE_MAX_PAYLOAD_BYTES). Give it a place for long results "
+                f"(PREFECT_LITE_RESULT_STORAGE, or the option result_storage).",
+                run_id=run.run_id,
+            )
 
     def _complete_beside(self, run: ActiveRun, *encoded: Any) -> None:
         """``_complete`` in another thread, which the run's coroutine need not wait for."""

@@ -21,7 +21,7 @@ from prefect_lite_worker.elsewhere import execute_payload
 from prefect_lite_worker.execution import LONG_BYTES
 from prefect_lite_worker.handover import GivenRun
 from prefect_lite_worker.leases import ActiveRun, monotonic
-from prefect_lite_worker.pipe import END, LINES, NEED, msgpack, unpack
+from prefect_lite_worker.pipe import END, LINES, LONGEST_BYTES, NEED, msgpack, unpack
 from prefect_lite_worker.processes import Surroundings
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class ExecutorPool:
             "task": self._packed[run.task],
             "key": [handover.shared.signing_id, handover.shared.signing_key],
             "namespace": settings.namespace,
-            "max_payload_bytes": settings.max_payload_bytes,
+            "max_payload_bytes": LONGEST_BYTES,
             "run": message,
             "outcomes": handover.outcomes(run),
         }
@@ -182,7 +182,14 @@ class ExecutorPool:
             elif verb == END:
                 told, kind, text, seconds, _ = fields
                 run.inside = False
-                self._around.handover.close(run, told, kind, text, seconds)
+                self._close(run, told, kind, text, seconds)
+
+    def _close(self, run: GivenRun, told: list[Any] | None, *how: Any) -> None:
+        around = self._around
+        if any(isinstance(part, bytes) and len(part) >= around.execution.long_bytes for part in told or ()):
+            around.execution.beside.submit(around.handover.close, run, told, *how)
+        else:
+            around.handover.close(run, told, *how)
 
     def _give_back(self, run: GivenRun) -> None:
         release = Release(run.run_id, run.token)

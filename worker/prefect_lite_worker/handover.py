@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_lite import belonging, envelope
 from prefect_lite.encoding import MSGPACK, decode
-from prefect_lite.exceptions import EnvelopeRejected, PayloadTooLarge
+from prefect_lite.exceptions import EnvelopeRejected, PayloadTooLarge, StorageError
 from prefect_lite.keyring import Keyring
 from prefect_lite.protocol.messages import Finish, Release, Retry
 from prefect_lite.run_ends import Outcome, describe
@@ -122,7 +122,7 @@ class Handover:
             message = _ENDS[told[0]](*told[1:])._replace(run_id=run.run_id, token=run.token)
             if isinstance(message, Finish) and message.result is not None:
                 message = message._replace(result=self._signed(run, message.result))
-        except PayloadTooLarge as exc:
+        except (PayloadTooLarge, StorageError) as exc:
             self._execution.fail(run, exc, str(exc), seconds)
         except Exception as exc:  # what came back is no end of a run
             self._execution.broken(run, exc)
@@ -132,11 +132,4 @@ class Handover:
     def _signed(self, run: ActiveRun, result: bytes) -> bytes:
         place = (self._namespace, run.task_key, run.run_id)
         sealed = envelope.reseal_outcome(self.shared, self._keyring, *place, result)
-        most = self._execution.max_payload_bytes
-        if len(sealed) > most:
-            raise PayloadTooLarge(
-                f"The result of {run.task_key} has {len(sealed):,} bytes; at most {most:,} are allowed "
-                "(PREFECT_LITE_MAX_PAYLOAD_BYTES).",
-                run_id=run.run_id,
-            )
-        return sealed
+        return self._execution.bounded(run, sealed)

@@ -28,6 +28,8 @@ waits for other runs; the call takes results of others; the run's end."""
 READ_BYTES = 256 * 1024
 MAX_BYTES = 1 << 32
 """Of one message; a length beyond is none of ours."""
+LONGEST_BYTES = 1 << 30
+"""Of a result: longer than a broker takes, as the worker may have a storage for it."""
 READS_PER_TURN = 8
 """The other children, and the broker, get their turn after these."""
 

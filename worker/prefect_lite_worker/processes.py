@@ -319,7 +319,7 @@ class ProcessPool:
     def _end(self, run: GivenRun, fields: list[Any]) -> None:
         _, told, kind, text, seconds, _ = fields
         around = self._around
-        if any(isinstance(part, bytes) and len(part) >= LONG_BYTES for part in told or ()):
+        if any(isinstance(part, bytes) and len(part) >= around.execution.long_bytes for part in told or ()):
             around.execution.beside.submit(around.handover.close, run, told, kind, text, seconds)
         else:
             around.handover.close(run, told, kind, text, seconds)

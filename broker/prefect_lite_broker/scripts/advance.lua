@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- For test suites: as if `ms` had passed for everything that waits for a moment (delayed and expiring runs,
--- records and ids that are kept for a time, parents that were never submitted). Leases are left alone: no
--- worker had that time to renew them.
+-- records, ids and entries that are kept for a time, parents that were never submitted). Leases and locks are
+-- left alone: nobody had that time to renew them.
 -- KEYS  1 prefix
 -- ARGV  1 ms
 -- Returns how many keys were gone through. O(all keys): never for a server in use.
@@ -27,14 +27,15 @@ local function bring_forward(rk)
   end
 end
 
-local runs, count, cursor = P .. 'r:', 0, '0'
+local runs, locks, count, cursor = P .. 'r:', P .. 'lock:', 0, '0'
 repeat
   local page = call('SCAN', cursor, 'COUNT', 1000)
   cursor = page[1]
   for _, key in ipairs(page[2]) do
     if string.sub(key, 1, #P) == P then
       count = count + 1
-      local left = call('PTTL', key)
+      local lock = string.sub(key, 1, #locks) == locks
+      local left = lock and -1 or call('PTTL', key)
       if left >= 0 then
         if left <= ms then call('UNLINK', key) else call('PEXPIRE', key, left - ms) end
       elseif string.sub(key, 1, #runs) == runs then

@@ -47,6 +47,7 @@ WRONG_TYPES: dict[str, tuple[str, list[Any]]] = {
     "retry_condition_fn": ("Expected `retry_condition_fn` to be callable, got", [3, "x", [print], True]),
     "timeout_seconds": ("`timeout_seconds` must be a number", ["5", True, timedelta(seconds=3)]),
     "log_prints": ("`log_prints` must be True or False", ["x", 3]),
+    "cache_result_in_memory": ("`cache_result_in_memory` must be True or False", [1, "false"]),
     "task_run_name": ("Expected string or callable for 'task_run_name'; got", [3, b"x", ["a"], True]),
     "result_ttl_seconds": ("`result_ttl_seconds` must be a number", ["1", True]),
     "max_lost": ("`max_lost` must be a whole number", [1.5, "1"]),
@@ -55,7 +56,7 @@ WRONG_TYPES: dict[str, tuple[str, list[Any]]] = {
     "refresh_cache": ("`refresh_cache` must be True or False", ["x"]),
     "result_storage": ("`result_storage` must be an object or its name", [3, True, b"x"]),
     "result_serializer": ("`result_serializer` must be an object or its name", [3]),
-    "cache_policy": ("`cache_policy` must be an object", [3, "x"]),
+    "cache_policy": ("`cache_policy` must be a cache policy", [3, "x", object()]),
     "cache_key_fn": ("Expected `cache_key_fn` to be callable", [3, "x"]),
     "cache_expiration": ("`cache_expiration` must be a timedelta", [60, "x"]),
     "asset_deps": ("`asset_deps` must be a list of assets", ["s3://a/b", 3]),
@@ -75,7 +76,6 @@ IMPOSSIBLE: dict[str, tuple[str, list[Any]]] = {
     "timeout_seconds": ("`timeout_seconds` must be (>= 0|a finite)", [-1, NAN, float("inf")]),
     "result_ttl_seconds": ("`result_ttl_seconds` must be > 0", [0, -1]),
     "max_lost": ("`max_lost` must be >= 0", [-1]),
-    "cache_expiration": ("`cache_expiration` must be >= 0", [timedelta(seconds=-1)]),
 }
 
 

@@ -99,7 +99,7 @@ def test_questions_wait_for_their_turn() -> None:
     questions = Questions(session, nothing)
     asked = [Answered() for _ in range(WINDOW + 3)]
     for number, answered in enumerate(asked):
-        questions.ask("run", number, answered)
+        questions.ask("run", number, None, answered)
     sent = [message for message in move(session, broker) if isinstance(message, m.Query)]
     assert [query.arg for query in sent] == list(range(WINDOW))
     broker.send(m.Answer(sent[4].request, True, "x"))

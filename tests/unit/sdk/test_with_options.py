@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import dataclasses
+import shutil
+import tempfile
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from prefect_lite import Task, task
+from prefect_lite.cache_policies import INPUTS, RUN_ID
 from prefect_lite.context import TaskRunContext
 from prefect_lite.exceptions import OptionNotPortable
 from prefect_lite.options import HOOKS, OPTION_NAMES, Options
+from prefect_lite.serializers import JSONSerializer
 from prefect_lite.tagging import tags
 from prefect_lite.tasks import exponential_backoff
 
@@ -29,6 +34,9 @@ def first(*_: Any) -> str:
 def second(*_: Any) -> str:
     return "second"
 
+
+FOLDER = tempfile.mkdtemp(prefix="pl-options-")
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 VALUES: dict[str, tuple[Any, Any]] = {
     "name": ("one", "two"),
@@ -48,10 +56,11 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "max_lost": (1, 0),
     "stop_on_lost_contact": (True, False),
     "persist_result": (True, False),
-    "result_storage": ("local/one", object()),
+    "result_storage": (f"{FOLDER}/one", f"{FOLDER}/two"),
     "result_storage_key": ("one", "two"),
-    "result_serializer": ("json", object()),
-    "cache_policy": (object(), object()),
+    "result_serializer": ("json", JSONSerializer()),
+    "cache_result_in_memory": (False, True),
+    "cache_policy": (INPUTS, RUN_ID),
     "cache_key_fn": (first, second),
     "cache_expiration": (timedelta(days=1), timedelta(0)),
     "refresh_cache": (True, False),
