@@ -27,7 +27,13 @@ __all__ = ["FlowRunContext", "RunContext", "TaskRun", "TaskRunContext", "get_run
 
 
 class RunLease(Protocol):
-    """What a worker does for a run, and for tasks that the run calls directly."""
+    """What a worker does for a run, and for tasks that the run calls directly.
+
+    Attributes:
+        lock_patience_seconds: For so long at least it waits for a lock before its slot is lent.
+    """
+
+    lock_patience_seconds: float
 
     def line(self, line: list[Any]) -> None:
         """Take a log line: level, unix milliseconds, logger, text."""

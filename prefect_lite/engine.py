@@ -85,6 +85,10 @@ def drive_sync(context: RunContext, control: Control) -> Outcome:
                     note_end(run, outcome)
                 hooks = hooks_for(context, outcome)
                 return in_thread(told_of_end(context, hooks, outcome)) if hooks is not None else outcome
+    except BaseException as exc:
+        if context.transaction is not None:
+            _broken_off_in_thread(cast("TaskRunContext", context), exc)
+        raise
     finally:
         outcome = None  # else an error in it, its frames (this is one) and all arguments keep each other
 
@@ -136,6 +140,12 @@ def _closed_in_thread(context: TaskRunContext, outcome: Outcome) -> Outcome:
     return in_thread(keeping.closed(context, keeping.demanded(context), outcome))
 
 
+def _broken_off_in_thread(context: TaskRunContext, error: BaseException) -> None:
+    from prefect_lite import keeping
+
+    in_thread(keeping.broken_off(keeping.demanded(context).transaction, error))
+
+
 async def drive_async(context: RunContext, control: Control) -> Outcome:
     """The same for a coroutine function."""
     options, run = context.options, context.run
@@ -161,6 +171,10 @@ async def drive_async(context: RunContext, control: Control) -> Outcome:
                     note_end(run, outcome)
                 hooks = hooks_for(context, outcome)
                 return await on_loop(told_of_end(context, hooks, outcome)) if hooks is not None else outcome
+    except BaseException as exc:
+        if context.transaction is not None and not isinstance(exc, GeneratorExit):
+            await _broken_off_on_loop(cast("TaskRunContext", context), exc)
+        raise
     finally:
         outcome = None
 
@@ -203,6 +217,12 @@ async def _closed_on_loop(context: TaskRunContext, outcome: Outcome) -> Outcome:
     from prefect_lite import keeping
 
     return await on_loop(keeping.closed(context, keeping.demanded(context), outcome))
+
+
+async def _broken_off_on_loop(context: TaskRunContext, error: BaseException) -> None:
+    from prefect_lite import keeping
+
+    await on_loop(keeping.broken_off(keeping.demanded(context).transaction, error))
 
 
 def may_go_on(outcome: Outcome, control: Control) -> bool:

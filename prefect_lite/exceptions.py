@@ -227,7 +227,7 @@ class LockLost(PrefectException):
     """A lock has run out while its holder worked, and somebody else may have it."""
 
 
-class HashError(PrefectException):
+class HashError(PrefectException, ValueError):
     """Values can't be hashed, so no cache key can be made of them."""
 
 

@@ -173,7 +173,8 @@ def _upstream_failed(error: UpstreamFailedRun) -> Outcome:
 @contextmanager
 def _task_runner(context: FlowRunContext) -> Generator[None]:
     """Open for as long as the run, and until what it has submitted has ended."""
-    with task_runner_from(context.flow.options.task_runner) as context.task_runner:
+    with _parameters_shown(context), task_runner_from(context.flow.options.task_runner) as runner:
+        context.task_runner = runner
         yield
 
 
@@ -183,11 +184,22 @@ async def _atask_runner(context: FlowRunContext) -> AsyncGenerator[None]:
     runner = context.task_runner = task_runner_from(context.flow.options.task_runner)
     runner.__enter__()
     try:
-        yield
+        with _parameters_shown(context):
+            yield
     except BaseException:
         await _aexit(runner, *sys.exc_info())
         raise
     await _aexit(runner, None, None, None)
+
+
+@contextmanager
+def _parameters_shown(context: FlowRunContext) -> Generator[None]:
+    """In the record for as long as the run: records are kept, and arguments may be large."""
+    context.flow_run.parameters = context.parameters
+    try:
+        yield
+    finally:
+        context.flow_run.parameters = None
 
 
 async def _aexit(runner: TaskRunner, *how: Any) -> None:

@@ -7,6 +7,7 @@ commits. Runs that keep nothing pay one question for all of this (``keeps``).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from uuid import uuid4
 
 from prefect_lite import clock
 from prefect_lite.cache_keys import cache_key, effective_policy
-from prefect_lite.context import TaskRunContext, current_context
+from prefect_lite.context import TaskRunContext, active_transaction, current_context
 from prefect_lite.exceptions import BrokerError, MissingResult, StorageError
+from prefect_lite.lock_waits import LockWait
 from prefect_lite.logging import get_run_logger
 from prefect_lite.persistence import persists, refreshes
 from prefect_lite.result_records import ResultRecord
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from prefect_lite.cache_policies import CachePolicy
     from prefect_lite.engine import Control
     from prefect_lite.thread_or_loop import Waits
+
+_joining = threading.Lock()
 
 NO_ERROR = "The attempt was stopped."
 
@@ -55,25 +59,46 @@ class Kept:
 def opened(context: TaskRunContext, control: Control) -> Waits[Kept]:
     """Begin the transaction of an attempt, and look for an earlier result.
 
-    The slot that the run has on a worker is lent while it waits for another run that has the key.
+    The slot that the run has on a worker is lent while it waits for long for another run that has the key.
     """
     kept: Kept | None = None
+    entered = False
     try:
+        _join(context)
         kept = yield from _prepared(context)
-        lend = context.slot if kept.transaction.is_serializable else None
-        if lend is not None:
-            lend(1)
+        waiting = LockWait(context.lease, lambda: control.stop_reason() is not None)
         try:
-            yield from kept.transaction.entering(lambda: control.stop_reason() is not None)
+            yield from kept.transaction.entering(waiting)
         finally:
-            if lend is not None:
-                lend(-1)
-    except Exception as exc:
-        kept = yield from _not_opened(context, control, kept, exc)
+            waiting.end()
+        entered = True
+        if kept.transaction.is_committed():
+            yield from _taken(context, control, kept)
         return kept
-    if kept.transaction.is_committed():
-        yield from _taken(context, control, kept)
-    return kept
+    except Exception as exc:
+        if kept is not None and entered:
+            yield from _left(kept.transaction, exc, contained=True)
+        return (yield from _not_opened(context, control, kept, exc))
+
+
+def _join(context: TaskRunContext) -> None:
+    """Make the task around a run with hooks a transaction, so that the hooks hear of its end.
+
+    One without hooks is kept at once: what it has cached is there when the task around it is tried again.
+    """
+    if not (context.options.on_commit or context.options.on_rollback) or active_transaction.get() is not None:
+        return
+    around = context.enclosing
+    while around is not None and not isinstance(around, TaskRunContext):
+        around = around.enclosing
+    if around is None:
+        return
+    with _joining:
+        if around.transaction is None:
+            around.transaction = _bare(around)
+            _begun(around.transaction.entering)
+        else:
+            active_transaction.set(around.transaction)  # made in another thread or coroutine of the task
 
 
 def _not_opened(
@@ -135,7 +160,11 @@ def _taken(context: TaskRunContext, control: Control, kept: Kept) -> Waits[None]
         get_run_logger().warning("The cached result can't be used, so the task runs: %s", exc)
         record = value = None
     if record is None:
-        yield from transaction.reopening(lambda: control.stop_reason() is not None)
+        waiting = LockWait(context.lease, lambda: control.stop_reason() is not None)
+        try:
+            yield from transaction.reopening(waiting)
+        finally:
+            waiting.end()
         return
     state: State[Any] = State(StateType.COMPLETED, "Cached", state_details=context.run.details, data=record)
     reference = _reference(context, kept.store, record)
@@ -153,7 +182,10 @@ def _reference(
         return None
     from prefect_lite.stored_results import of_record
 
-    return of_record(record, store.result_storage)
+    try:
+        return of_record(record, store.result_storage)
+    except StorageError:  # only this process can read it there, so the value itself goes to the broker
+        return None
 
 
 def closed(context: TaskRunContext, kept: Kept, outcome: Outcome) -> Waits[Outcome]:
@@ -176,9 +208,13 @@ def closed(context: TaskRunContext, kept: Kept, outcome: Outcome) -> Waits[Outco
     value = outcome.value if outcome.state is None else outcome.state.data
     staged: Any = None if value is NO_RESULT else value
     record: ResultRecord[Any] | None = None
-    if kept.store is not None:
-        staged = record = kept.store.create_result_record(staged, kept.key, _expiration(context))
-    transaction.stage(staged, list(options.on_rollback or ()), list(options.on_commit or ()))
+    try:
+        if kept.store is not None:
+            staged = record = kept.store.create_result_record(staged, kept.key, _expiration(context))
+        transaction.stage(staged, list(options.on_rollback or ()), list(options.on_commit or ()))
+    except Exception as exc:
+        yield from _left(transaction, exc)
+        return judged(context, None, exc, None, outermost=True)
     yield from _left(transaction, None)
     if record is None:
         return outcome

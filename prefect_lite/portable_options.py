@@ -68,6 +68,9 @@ def from_plain(name: str, plain: Any) -> Any:
                 f"The run's result_serializer {fields.get('type')!r} is not known on this worker. Import the "
                 f"module that defines it where the worker is started."
             ) from exc
+    if "block" in fields:
+        # By its name, as each run looks it up: this is remembered, and here nothing may wait for the broker.
+        return fields["block"]
     from prefect_lite.result_storage import storage_from_spec
 
     return in_thread(storage_from_spec(fields))
@@ -87,7 +90,7 @@ _POLICIES: dict[str, Any] = {
 
 
 def _policy_as_plain(policy: Any) -> dict[str, Any]:
-    kind: Any = type(policy)
+    kind = policy.__class__
     if _POLICIES.get(kind.__name__) is not kind or policy.lock_manager is not None:
         raise TypeError("a policy of your own, or one with a lock manager, can't be described")
     plain: dict[str, Any] = {"policy": kind.__name__}

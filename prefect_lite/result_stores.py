@@ -50,7 +50,7 @@ def store_for(context: RunContext) -> Waits[ResultStore]:
     store = ResultStore(
         result_storage=(yield from resolved_storage(storage, background)),
         cache_result_in_memory=context.options.cache_result_in_memory,
-        serializer=nearest(context, "result_serializer"),
+        serializer=resolved_serializer(nearest(context, "result_serializer")),
         default_locks=lambda: default_locks(background),
     )
     if isinstance(context, TaskRunContext):
@@ -93,6 +93,19 @@ def nearest(context: RunContext, option: str) -> Any:
             return value
         around = around.enclosing
     return None
+
+
+def resolved_serializer(given: Any) -> Any:
+    """The serializer that an option names; None stays None.
+
+    Raises:
+        ConfigurationError: There is no such serializer.
+    """
+    if given is None:
+        return None
+    from prefect_lite.serializers import resolve_serializer
+
+    return resolve_serializer(given)
 
 
 def resolved_storage(given: Any, background: bool = False) -> Waits[Any]:

@@ -152,6 +152,8 @@ class Task(TaskCalls[P, R_co], TaskServing, TaskHooks, _Attributes):
         self.__dict__.update({name: getattr(options, name) for name in ATTRIBUTE_NAMES})
         if options.description is None:
             self.__dict__["description"] = self._function.description
+        if options.asset_deps is None:
+            self.__dict__["asset_deps"] = []  # as Prefect shows it
         self.prepared: Any = None
         self.materializes = type(self).materializes or bool(options.asset_deps)
         known_tasks.learn(self, original=self._original)

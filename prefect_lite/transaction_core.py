@@ -38,6 +38,16 @@ class BaseTransaction(Staging):
     ``Staging`` for the attributes.
     """
 
+    @property
+    def is_stray(self) -> bool:
+        """Whether it was left where its context variable could not be put back."""
+        return self._stray
+
+    @property
+    def is_undoing(self) -> bool:
+        """Whether it calls its rollback hooks."""
+        return self._undoes
+
     def get_parent(self) -> BaseTransaction | None:
         """The transaction around it, None for an outermost one."""
         return self._parent
@@ -81,6 +91,7 @@ class BaseTransaction(Staging):
             )
         self._parent = active_here()
         self._left = self._settled = False
+        self._alone = _is_undone(self._parent)
         self.prepare_transaction()
         yield from self.beginning(stopped)
         if active_transaction.get(_UNSET) is _UNSET:
@@ -89,7 +100,7 @@ class BaseTransaction(Staging):
 
     def beginning(self, stopped: Callable[[], bool] | None = None) -> Waits[None]:
         """Look for a record; if there is none, take the lock where the isolation level asks for it."""
-        if self.key is None:
+        if not self.key:
             return
         if self.store is None:
             self.store = yield from _store_here()
@@ -128,7 +139,7 @@ class BaseTransaction(Staging):
                 yield from self.rolling_back()
             elif self.commit_mode is CommitMode.EAGER:
                 yield from self.committing()
-            elif self._parent is None:
+            elif self._parent is None or self._alone:
                 off = self.commit_mode is CommitMode.OFF
                 yield from (self.rolling_back() if off else self.committing())
         finally:
@@ -143,11 +154,11 @@ class BaseTransaction(Staging):
             except ValueError:  # a generator that is closed from outside: its own context is gone
                 self._stray = True
         self._left = True
-        if self._manager is not None and self.key is not None:
+        if self._manager is not None and self.key:
             self._holders().ended(self._manager, self.key, id(self))
         yield from self._settling()
         parent = self._parent
-        if parent is None:
+        if parent is None or self._alone:
             return
         if self.state is TransactionState.ROLLED_BACK:
             parent.add_child(self)
@@ -218,6 +229,7 @@ class BaseTransaction(Staging):
         """Every hook is called, whatever the others do: what is not undone here never will be."""
         interruption: BaseException | None = None
         clean = True
+        self._undoes = True
         for hook in reversed(self.on_rollback_hooks):
             try:
                 yield from self.running_hook(hook, "rollback")
@@ -226,6 +238,7 @@ class BaseTransaction(Staging):
             except BaseException as exc:
                 clean = False
                 interruption = interruption if _is_failure(exc) else exc
+        self._undoes = False
         for child in reversed(self.children):
             yield from child.rolling_back()
         self.state = TransactionState.ROLLED_BACK
@@ -263,7 +276,7 @@ class BaseTransaction(Staging):
             )
 
     def _name(self) -> str:
-        return repr(self.key) if self.key is not None else "without a key"
+        return repr(self.key) if self.key else "without a key"
 
     # -- the record and its lock ------------------------------------------------------------------
 
@@ -273,7 +286,7 @@ class BaseTransaction(Staging):
         Raises:
             ResultDamaged: There is one that can't be used.
         """
-        if self.key is None or self.store is None:
+        if not self.key or self.store is None:
             return None
         try:
             return (yield from self.store.reading(self.key, self._holders().holder))
@@ -291,7 +304,7 @@ class BaseTransaction(Staging):
         return True
 
     def _writing(self) -> Waits[None]:
-        if self.key is None or self.store is None or not self.write_on_commit:
+        if not self.key or self.store is None or not self.write_on_commit:
             return
         from prefect_lite.result_records import ResultRecord
 
@@ -330,7 +343,7 @@ class BaseTransaction(Staging):
 
     def _unlocking(self) -> Waits[None]:
         manager, self._manager = self._manager, None
-        if manager is None or self.key is None:
+        if manager is None or not self.key:
             return
         try:
             yield from self._holders().letting_go(manager, self.key, id(self))
@@ -350,9 +363,18 @@ class BaseTransaction(Staging):
 def active_here() -> BaseTransaction | None:
     """The innermost transaction that is active here; not one that was left elsewhere."""
     active = active_transaction.get()
-    while active is not None and active._stray:
-        active = active._parent
+    while active is not None and active.is_stray:
+        active = active.get_parent()
     return active
+
+
+def _is_undone(transaction: BaseTransaction | None) -> bool:
+    """Whether it, or one around it, calls its rollback hooks: what these do is not undone with it."""
+    while transaction is not None:
+        if transaction.is_undoing:
+            return True
+        transaction = transaction.get_parent()
+    return False
 
 
 def _store_here() -> Waits[ResultStore]:

@@ -31,7 +31,7 @@ class Staging:
 
     Attributes:
         store: Where the record goes; None: nowhere, unless there is a key.
-        key: Of the record; None: there is none.
+        key: Of the record; None or "": there is none.
         children: Those that were inside it, in the order in which they were left.
         commit_mode: When it commits; None until it begins.
         isolation_level: What it sees of others with its key; None until it begins.
@@ -58,7 +58,7 @@ class Staging:
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         write_on_commit: bool = True,
     ) -> None:
-        _check_key(key)
+        _check(key, store, overwrite, write_on_commit)
         self.store: ResultStore | None = store
         self.key = key
         self.children: list[BaseTransaction] = children if children is not None else []
@@ -82,6 +82,8 @@ class Staging:
         self._left = False
         self._settled = False
         self._stray = False
+        self._undoes = False
+        self._alone = False
         self._manager: LockManager | None = None
 
     # -- what people ask and tell -----------------------------------------------------------------
@@ -153,12 +155,20 @@ class Staging:
     @property
     def is_serializable(self) -> bool:
         """Whether it is to have its key for itself."""
-        return self.key is not None and self.isolation_level is IsolationLevel.SERIALIZABLE
+        return bool(self.key) and self.isolation_level is IsolationLevel.SERIALIZABLE
 
 
-def _check_key(key: Any) -> None:
+def _check(key: Any, store: Any, overwrite: Any, write_on_commit: Any) -> None:
     if key is not None and not isinstance(key, str):
         raise ConfigurationError(f"The key of a transaction must be a text or None, got {key!r}.")
+    if store is not None:
+        from prefect_lite.results import ResultStore
+
+        if not isinstance(store, ResultStore):
+            raise ConfigurationError(f"The store of a transaction must be a ResultStore, got {store!r}.")
+    for name, value in (("overwrite", overwrite), ("write_on_commit", write_on_commit)):
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"{name} must be True or False, got {value!r}.")
 
 
 def _choice(kind: type[E], name: str, value: Any) -> E | None:

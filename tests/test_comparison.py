@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 TOOL = Path(__file__).parents[1] / "tools" / "compare_with_prefect"
+PAGE = Path(__file__).parents[1] / "docs" / "prefect-compat.md"
 sys.path.append(str(TOOL))
 
 from differences import deliberate, differences, reason_of  # noqa: E402
 from outcomes import Kept, outcomes, version_of  # noqa: E402
 from sources import all_programs, chosen, translate  # noqa: E402
+from tables import table  # noqa: E402
 
 ERROR = {"raises": ["ValueError", "Exception"], "text": "boom"}
 STATE = {"state": "FAILED Failed", "message": "boom"}
@@ -29,6 +33,7 @@ STATE = {"state": "FAILED Failed", "message": "boom"}
         (ERROR, ERROR | {"text": "other"}, [("p", True)]),
         (ERROR, ERROR | {"raises": ["TypeError", "Exception"]}, [("p", False)]),
         (ERROR | {"raises": ["_Private", "ValueError"]}, ERROR, []),
+        (ERROR | {"raises": ["ValidationError", "ValueError"]}, ERROR, []),
         (ERROR, 5, [("p", False)]),
         (STATE, STATE | {"message": "other"}, [("p", True)]),
         (STATE, STATE | {"state": "FAILED TimedOut"}, [("p", False)]),
@@ -46,6 +51,18 @@ def test_a_reason_holds_for_what_is_inside() -> None:
 
 def test_every_reason_is_for_a_program() -> None:
     assert {place.partition("[")[0] for place in deliberate()} <= all_programs().keys()
+
+
+def test_a_table_counts_programs_once() -> None:
+    lines = table("A and B", ["a.one", "b.one", "b.two", "b.six"], {"b.one"}, {"b.two"}).splitlines()
+    assert lines[0].startswith("A and B, 20")
+    assert lines[-3:] == ["| a | 1 | 1 | 0 | 0 |", "| b | 3 | 1 | 1 | 1 |", "| all | 4 | 2 | 1 | 1 |"]
+
+
+def test_the_page_has_a_table_of_all_programs() -> None:
+    rows = dict(re.findall(r"^\| (\w+) \| (\d+) \| \d+ \| \d+ \| \d+ \|$", PAGE.read_text(), re.MULTILINE))
+    counts = Counter(name.partition(".")[0] for name in all_programs())
+    assert {group: int(count) for group, count in rows.items()} == counts | {"all": counts.total()}
 
 
 def test_names_stand_for_programs_and_groups() -> None:

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 RUNS_BYTES = 300_000
 """Of an ANSWER about runs; each takes at most 64 KiB of it."""
+RUNS_AT_ONCE = 16
+"""So many are read before it is known whether there is room for more."""
 
 
 def _checked(check: Callable[[Any], T], arg: Any) -> T:
@@ -52,18 +54,32 @@ def _assets(hub: Hub) -> AssetCalls:
 
 async def _record(hub: Hub, arg: Any) -> Any:
     said = _checked(recorded_assets.recorded, arg)
+    size = said.size
+    if not hub.bodies.take(size):
+        raise Refusal("busy", "Too much that is to be kept waits for Redis in this broker already.")
     try:
         await _assets(hub).record(said)
     except ResponseError as exc:
         if cure(exc) is Cure.ROOM:
             raise Refusal("full", f"Redis has no memory to record this ({sentence(exc)}).") from exc
         raise
+    finally:
+        hub.bodies.give_back(size)
     return True
 
 
 async def _of_runs(hub: Hub, arg: Any) -> Any:
     run_ids = _checked(recorded_assets.run_ids, arg)
     page = RunsPage()
+    for start in range(0, len(run_ids), RUNS_AT_ONCE):
+        if page.full:
+            page.left += run_ids[start:]
+            break
+        await _fill(page, hub, run_ids[start : start + RUNS_AT_ONCE])
+    return {"assets": page.assets, "info": page.info, "left": page.left}
+
+
+async def _fill(page: RunsPage, hub: Hub, run_ids: list[str]) -> None:
     noted = await _assets(hub).of_runs(run_ids)
     for run_id, found in noted.items():
         page.add(page.assets, run_id, found, sum(len(key.encode()) for key in found))
@@ -71,7 +87,6 @@ async def _of_runs(hub: Hub, arg: Any) -> Any:
     for record in await hub.store.read_runs(others) if others else []:
         if record.info:
             page.add(page.info, record.state.run_id, record.info, len(record.info))
-    return {"assets": page.assets, "info": page.info, "left": page.left}
 
 
 class RunsPage:
@@ -82,6 +97,11 @@ class RunsPage:
         self.info: dict[str, bytes] = {}
         self.left: list[str] = []
         self._room = RUNS_BYTES
+
+    @property
+    def full(self) -> bool:
+        """Whether something did not fit."""
+        return bool(self.left)
 
     def add(self, where: dict[str, T], run_id: str, found: T, size: int) -> None:
         self._room -= size

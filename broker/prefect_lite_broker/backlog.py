@@ -98,8 +98,10 @@ class Backlog:
         return not self.in_flight and not self.redo and not self._has_work()
 
     def _has_work(self) -> list[Lane[Any]]:
-        started = self.started
-        return [lane for lane in self.lanes if lane.pending or (lane is started and started.by_token)]
+        work = [lane for lane in self.lanes if lane.pending]
+        if self.started.by_token and not self.started.pending:
+            work.insert(0, self.started)
+        return work
 
     # -- out ----------------------------------------------------------------------------------------
     def collect(self) -> list[Batch]:

@@ -23,7 +23,6 @@ LARGE_BYTES = 16 * 1024
 
 
 class _Waiting(NamedTuple):
-    peer: Outgoing
     size: int
     let_in: asyncio.Future[bool]
 
@@ -42,7 +41,7 @@ class Bodies:
         self._most = most
         self._wait_seconds = wait_seconds
         self._counted = counted
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[Outgoing, deque[_Waiting]] = {}
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -66,7 +65,7 @@ class Bodies:
         Raises:
             Refusal: There was none in time, or the peer is gone.
         """
-        if self._waiting or not peer.fits(size):
+        if peer in self._waiting or not peer.fits(size):
             await self._wait_for(peer, size)
         else:
             self._enter(peer, size)
@@ -78,35 +77,34 @@ class Bodies:
             # Not at once: what was read counts again when it is handed on, in this turn of the loop.
             asyncio.get_running_loop().call_soon(self.look)
 
+    def waits(self, peer: Outgoing) -> bool:
+        """Whether any body for this peer waits for room."""
+        return peer in self._waiting
+
     def look(self) -> None:
-        """There may be room again: let in those that fit, the oldest first."""
-        if not self._waiting:
-            return
-        still: deque[_Waiting] = deque()
-        for waiting in self._waiting:
-            if waiting.let_in.done():
-                continue
-            if waiting.peer.gone:
-                waiting.let_in.set_result(False)
-            elif waiting.peer.fits(waiting.size):
-                self._enter(waiting.peer, waiting.size)
-                waiting.let_in.set_result(True)
-            else:
-                still.append(waiting)
-        self._waiting = still
+        """There may be room again: let in those that fit, the oldest of each peer first."""
+        for peer, bodies in [*self._waiting.items()]:
+            while bodies and (peer.gone or peer.fits(bodies[0].size)):
+                size, let_in = bodies.popleft()
+                if not peer.gone:
+                    self._enter(peer, size)
+                let_in.set_result(not peer.gone)
+            if not bodies:
+                del self._waiting[peer]
 
     def _enter(self, peer: Outgoing, size: int) -> None:
         peer.reading += size
         self._counted(size)
 
     async def _wait_for(self, peer: Outgoing, size: int) -> None:
-        waiting = _Waiting(peer, size, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self.look()  # others may wait for peers that are slower than this one
+        waiting = _Waiting(size, asyncio.get_running_loop().create_future())
+        bodies = self._waiting.setdefault(peer, deque())
+        bodies.append(waiting)
         await asyncio.wait((waiting.let_in,), timeout=self._wait_seconds)
         if not waiting.let_in.done():
-            waiting.let_in.set_result(False)
-        if not waiting.let_in.result():
-            raise Refusal(
-                "busy", "Peers have too much to read already, and so there is no room for this body."
-            )
+            bodies.remove(waiting)
+            if not bodies:
+                del self._waiting[peer]
+        elif waiting.let_in.result():
+            return
+        raise Refusal("busy", "Peers have too much to read already, and so there is no room for this body.")

@@ -7,6 +7,7 @@ to be sent, so that peers which read slowly cost no more memory for their questi
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import ResponseError
@@ -107,7 +108,10 @@ async def _block_put(hub: Hub, asked: Asked) -> Any:
 
 
 async def _block_get(hub: Hub, asked: Asked) -> Any:
-    document = await hub.store.block_get(_checked(kept_things.block, asked.arg))
+    block = _checked(kept_things.block, asked.arg)
+    size = await hub.store.block_size(block)
+    async with asked.room(size) if size > LARGE_BYTES else nullcontext():
+        document = await hub.store.block_get(block) if size else None
     return WithBody(document is not None, document)
 
 

@@ -441,9 +441,11 @@ class Peer(Outgoing):
         if self.wire.has_data:
             self._bound()
         elif self._unsent or self.answered:
-            was_behind = self._unsent > SCARCE_BACKLOG_BYTES
+            freed = self._unsent
+            was_behind = freed > SCARCE_BACKLOG_BYTES
             self._sent()
-            self.hub.bodies.look()
+            if freed > LARGE_BYTES or self.hub.bodies.waits(self):
+                self.hub.bodies.look()  # not for every small answer: many bodies may wait
             self.settle_answers()
             self.catch_up()
             if was_behind and self.seat is not None:

@@ -128,6 +128,14 @@ class ShardCalls:
         sha, prefix = SCRIPTS[name].sha, self.prefixes[shard]
         return await self.command("EVALSHA", sha, 1, prefix, *args, shard=shard)
 
+    async def weighed(self, name: str, shard: int, *args: Any, weight: int) -> Any:
+        """Run a script whose last word (bytes), or whose answer, may have ``weight`` bytes: what is asked for
+        so is bounded in each pipeline. Raises like ``command``."""
+        command = ("EVALSHA", SCRIPTS[name].sha, 1, self.prefixes[shard], *args)
+        future = self.backlogs[shard].keep.add(command, weight)
+        self.writers[shard].wake()
+        return await future
+
     async def each(self, name: str, *args: Any) -> list[Any]:
         """One script in every shard at once."""
         return await asyncio.gather(*(self.script(name, shard, *args) for shard in range(self.shards)))

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -38,6 +38,8 @@ ASSETS_KEPT: Final = 100_000
 """Of a namespace; the bound is kept in each shard, for its part."""
 MADE_MS: Final = 7 * 86_400_000
 """So long it is known what a run has made, for runs that take its result."""
+PART_BYTES: Final = 1 << 20
+"""Of what one question has recorded at a time: with each asset goes all that is said of the run."""
 PAGE_BYTES: Final = 200_000
 """Of a page; a single entry has less than 120,000, and an ANSWER has to fit a frame of 512 KiB."""
 
@@ -106,31 +108,33 @@ class AssetCalls:
 
     async def record(self, said: RunOfAssets) -> None:
         """Record what a run has made or read; may be repeated, also when only a part was done."""
-        calls: list[Any] = []
+        part: list[Coroutine[Any, Any, Any]] = []
         if said.tracked:
-            calls.append(self._note(said.run_id, said.tracked))
+            words = (said.run_id, pack(said.tracked), MADE_MS)
+            part.append(self._store.script("asset_note", self._store.shard_of(said.run_id), *words))
+        room = PART_BYTES
+        for said_of, one in self._said(said):
+            record = pack([said_of.outcome, said_of.head, said_of.sources, one.metadata])
+            weight = len(record) + len(said_of.head) + len(one.properties)
+            room -= weight
+            part.append(self._say(said_of, one, record, weight))
+            if room < 0:
+                await asyncio.gather(*part)
+                part, room = [], PART_BYTES
+        await asyncio.gather(*part)
+
+    def _said(self, said: RunOfAssets) -> Iterator[tuple[RunOfAssets, SaidOfAsset]]:
+        """Of what it has made the run is recorded, of what it has read only that."""
         if said.outcome:
-            calls += [self._record(said, one) for one in said.made]
-        calls += [self._seen(one) for one in said.read]
-        await asyncio.gather(*calls)
+            yield from ((said, one) for one in said.made)
+        nothing = said._replace(run_id="", outcome="", head=b"", sources=b"")
+        yield from ((nothing, one) for one in said.read)
 
-    async def _note(self, run_id: str, tracked: list[str]) -> None:
-        shard = self._store.shard_of(run_id)
-        name = self._store.prefixes[shard] + f"made:{run_id}".encode()
-        await self._store.command("SET", name, pack(tracked), "PX", MADE_MS, shard=shard)
-
-    async def _record(self, said: RunOfAssets, one: SaidOfAsset) -> None:
-        record = pack([said.outcome, said.head, said.sources, one.metadata])
-        await self._say(one, said.run_id, said.outcome, said.head, record)
-
-    async def _seen(self, one: SaidOfAsset) -> None:
-        await self._say(one, "", "", b"", b"")
-
-    async def _say(self, one: SaidOfAsset, run_id: str, outcome: str, head: bytes, record: bytes) -> None:
+    async def _say(self, said: RunOfAssets, one: SaidOfAsset, record: bytes, weight: int) -> None:
         shard = keys.shard_of_key(one.key, self._store.shards)
         kept = max(1, ASSETS_KEPT // self._store.shards)
-        words = (one.key, one.properties, run_id, outcome, head, record, RUNS_KEPT, kept)
-        await self._store.script("asset_record", shard, *words)
+        words = (one.key, one.properties, said.run_id, said.outcome, said.head, RUNS_KEPT, kept, record)
+        await self._store.weighed("asset_record", shard, *words, weight=weight)
 
     async def of_runs(self, run_ids: Sequence[str]) -> dict[str, list[str]]:
         """The keys of what each run has made or read, of those that have noted any."""
@@ -146,7 +150,10 @@ class AssetCalls:
 
     async def page(self, wanted: AssetsWanted) -> AssetPage:
         """A page of all assets, in the order of their keys."""
-        replies = await self._store.each("asset_list", wanted.prefix, wanted.after, wanted.limit, PAGE_BYTES)
+        prefix, after = wanted.prefix.encode(), wanted.after.encode()
+        first = b"(" + after if after and after >= prefix else b"[" + prefix if prefix else b"-"
+        last = b"(" + prefix + b"\xff" if prefix else b"+"
+        replies = await self._store.each("asset_list", first, last, wanted.limit, PAGE_BYTES)
         parts = [[_known(reply[i], reply[i + 1]) for i in range(1, len(reply), 2)] for reply in replies]
         # A shard that has more says nothing of what comes after its last one.
         ends = [part[-1].key for part, reply in zip(parts, replies, strict=True) if reply[0]]

@@ -6,12 +6,9 @@ Bodies are opaque. Every call may be repeated.
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect_lite.protocol.kept_things import MAX_BLOCKS, BlockName, Drop, Hold, Put
 
 from . import keys
-from .scripts import SCRIPTS
 from .shard_calls import ShardCalls, to_ms
 
 MARK_WAITS = 2
@@ -24,13 +21,13 @@ class KeepCalls(ShardCalls):
     async def keep_get(self, key: str, most: int) -> bytes | int | None:
         """An entry's body, or its length if that is over ``most``; None when there is none."""
         idle = to_ms(self.settings.cache_idle_seconds)
-        return await self._kept("keep_get", self._place(key), key, idle, b"%d" % most, weight=most)
+        return await self.weighed("keep_get", self._place(key), key, idle, b"%d" % most, weight=most)
 
     async def keep_put(self, put: Put, body: bytes) -> bool:
         """Write an entry; False when the lock is not that of ``put.fence``."""
         kind, seconds = ("f", put.ttl_seconds) if put.ttl_seconds else ("s", self.settings.cache_idle_seconds)
         words = (put.key, put.fence, kind, max(1, to_ms(seconds)), put.mark, self._mark_ms, body)
-        return bool(await self._kept("keep_put", self._place(put.key), *words, weight=len(body)))
+        return bool(await self.weighed("keep_put", self._place(put.key), *words, weight=len(body)))
 
     async def keep_has(self, key: str) -> bool:
         shard = self._place(key)
@@ -62,7 +59,11 @@ class KeepCalls(ShardCalls):
     async def block_put(self, block: BlockName, document: bytes) -> int:
         """Save a block: 1, or 0 when there is one, -1 when there are ``MAX_BLOCKS``."""
         words = (block.path, int(block.overwrite), block.mark, self._mark_ms, MAX_BLOCKS, document)
-        return await self._kept("block_put", 0, *words, weight=len(document))
+        return await self.weighed("block_put", 0, *words, weight=len(document))
+
+    async def block_size(self, block: BlockName) -> int:
+        """Bytes of a saved block's document; 0 when there is none."""
+        return await self.command("HSTRLEN", self.prefixes[0] + b"blocks", block.path)
 
     async def block_get(self, block: BlockName) -> bytes | None:
         return await self.command("HGET", self.prefixes[0] + b"blocks", block.path)
@@ -84,11 +85,3 @@ class KeepCalls(ShardCalls):
 
     def _name(self, shard: int, kind: str, key: str) -> bytes:
         return self.prefixes[shard] + f"{kind}:{key}".encode()
-
-    async def _kept(self, name: str, shard: int, *args: Any, weight: int) -> Any:
-        """Run a script whose last word (bytes), or whose answer, may have ``weight`` bytes."""
-        command = ("EVALSHA", SCRIPTS[name].sha, 1, self.prefixes[shard], *args)
-        writer = self.writers[shard]
-        future = self.backlogs[shard].keep.add(command, weight)
-        writer.wake()
-        return await future

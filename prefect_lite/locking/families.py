@@ -79,7 +79,8 @@ class Family:
         if lock.taken:
             return
         try:
-            while not (yield from protocol.acquiring(manager, key, self.holder, protocol.SLICE_SECONDS)):
+            _give_up_if(stopped, key)
+            while not (yield from protocol.acquiring(manager, key, self.holder, stopped)):
                 _give_up_if(stopped, key)
             lock.taken = True
         except BaseException:

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,15 +121,23 @@ class FileSystemLockManager:
         return await on_loop(until(lambda: self._is_free(key), timeout, PAUSES_SECONDS))
 
     def acquiring(
-        self, key: str, holder: str, acquire_timeout: float | None = None, hold_timeout: float | None = None
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> Waits[bool]:
-        """``acquire_lock`` for both threads and event loops."""
+        """``acquire_lock`` for both threads and event loops; not for longer than until ``stopped``."""
         with self._explained():
             self.lock_files_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             process = whole(lambda: _process_in(self.lock_files_directory))
         return (
             yield from until(
-                lambda: self._taken(key, holder, process, hold_timeout), acquire_timeout, PAUSES_SECONDS
+                lambda: self._taken(key, holder, process, hold_timeout),
+                acquire_timeout,
+                PAUSES_SECONDS,
+                stopped,
             )
         )
 

@@ -6,9 +6,11 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 from prefect_lite.client.latch import Latch
+from prefect_lite.locking.polling import SLICE_SECONDS
 from prefect_lite.locking.protocol import not_held
 from prefect_lite.thread_or_loop import Either, Waits, in_thread, on_loop
 
@@ -77,10 +79,15 @@ class MemoryLockManager:
         return await on_loop(self._waited(key, None, timeout, None))
 
     def acquiring(
-        self, key: str, holder: str, acquire_timeout: float | None = None, hold_timeout: float | None = None
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> Waits[bool]:
-        """``acquire_lock`` for both threads and event loops."""
-        return (yield from self._waited(key, holder, acquire_timeout, hold_timeout))
+        """``acquire_lock`` for both threads and event loops; not for longer than until ``stopped``."""
+        return (yield from self._waited(key, holder, acquire_timeout, hold_timeout, stopped))
 
     def releasing(self, key: str, holder: str) -> Waits[None]:
         """``release_lock`` for both; it does not wait."""
@@ -89,7 +96,12 @@ class MemoryLockManager:
         yield
 
     def _waited(
-        self, key: str, holder: str | None, timeout: float | None, hold_timeout: float | None
+        self,
+        key: str,
+        holder: str | None,
+        timeout: float | None,
+        hold_timeout: float | None,
+        stopped: Callable[[], bool] | None = None,
     ) -> Waits[bool]:
         """Wait until a lock is free, and take it if there is a holder to take it for."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -99,9 +111,10 @@ class MemoryLockManager:
                 if self._free_for(key, holder, hold_timeout):
                     return True
                 left = min(self._held[key][1], deadline) - time.monotonic()
-                if deadline <= time.monotonic():
+                if deadline <= time.monotonic() or (stopped is not None and stopped()):
                     return False
                 self._waiting.setdefault(key, []).append(waiter)
+            left = left if stopped is None else min(left, SLICE_SECONDS)
             try:
                 yield from _set(waiter, None if left == math.inf else max(0.0, left))
             finally:

@@ -14,9 +14,15 @@ from prefect_lite.thread_or_loop import Either, Waits
 
 T = TypeVar("T")
 
+SLICE_SECONDS = 0.1
+"""How late it may be noticed that a run is to stop waiting."""
+
 
 def until(
-    attempt: Callable[[], Waits[bool]], timeout: float | None, pauses_seconds: tuple[float, float]
+    attempt: Callable[[], Waits[bool]],
+    timeout: float | None,
+    pauses_seconds: tuple[float, float],
+    stopped: Callable[[], bool] | None = None,
 ) -> Waits[bool]:
     """Attempt until it returns True; once at least.
 
@@ -24,6 +30,7 @@ def until(
         attempt: What to try.
         timeout: How many seconds to go on; None: for ever; 0 and less: one attempt.
         pauses_seconds: The first pause and the longest; each is twice the one before, give or take a quarter.
+        stopped: Asked ten times a second: whether to give up.
 
     Returns:
         Whether it has.
@@ -31,10 +38,13 @@ def until(
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     pause, longest = pauses_seconds
     while not (yield from attempt()):
-        left = deadline - time.monotonic()
-        if left <= 0:
+        again = min(deadline, time.monotonic() + pause * random.uniform(0.75, 1.25))
+        while (left := again - time.monotonic()) > 0:
+            if stopped is not None and stopped():
+                return False
+            yield from resting(left if stopped is None else min(left, SLICE_SECONDS))
+        if time.monotonic() >= deadline:
             return False
-        yield from resting(min(left, pause * random.uniform(0.75, 1.25)))
         pause = min(longest, 2 * pause)
     return True
 

@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from prefect_lite.locking.polling import SLICE_SECONDS
 from prefect_lite.thread_or_loop import Either, Waits
-
-SLICE_SECONDS = 0.5
-"""For how long one call of a lock manager may wait, so that a run that is cancelled stops waiting soon."""
 
 
 @runtime_checkable
@@ -17,7 +15,8 @@ class LockManager(Protocol):
     """Locks by name. A lock has one holder at most; whoever has it may take it again.
 
     A manager may have generator forms (see ``thread_or_loop``) beside them, which are preferred then:
-    ``acquiring`` and ``releasing``, with the arguments of ``acquire_lock`` and ``release_lock``. One with
+    ``acquiring`` and ``releasing``, with the arguments of ``acquire_lock``, and ``stopped``, and of
+    ``release_lock``. One with
     ``fences = True`` keeps its locks where the broker keeps entries, which can refuse the write of who has
     lost the lock.
     """
@@ -69,16 +68,21 @@ class LockManager(Protocol):
         ...
 
 
-def acquiring(manager: LockManager, key: str, holder: str, acquire_timeout: float | None) -> Waits[bool]:
-    """Take a lock, or wait for it; see ``LockManager.acquire_lock``."""
+def acquiring(
+    manager: LockManager, key: str, holder: str, stopped: Callable[[], bool] | None = None
+) -> Waits[bool]:
+    """Take a lock, or wait for it until ``stopped``; returns whether the holder has it."""
     form: Callable[..., Waits[bool]] | None = getattr(manager, "acquiring", None)
     if form is not None:
-        return (yield from form(key, holder, acquire_timeout))
-    taken: bool = yield Either(
-        lambda: manager.acquire_lock(key, holder, acquire_timeout=acquire_timeout),
-        lambda: manager.aacquire_lock(key, holder, acquire_timeout=acquire_timeout),
-    )
-    return taken
+        return (yield from form(key, holder, stopped=stopped))
+    seconds = None if stopped is None else SLICE_SECONDS
+    while True:
+        taken: bool = yield Either(
+            lambda: manager.acquire_lock(key, holder, acquire_timeout=seconds),
+            lambda: manager.aacquire_lock(key, holder, acquire_timeout=seconds),
+        )
+        if taken or stopped is None or stopped():
+            return taken
 
 
 def releasing(manager: LockManager, key: str, holder: str) -> Waits[None]:

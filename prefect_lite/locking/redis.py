@@ -11,17 +11,19 @@ import asyncio
 import logging
 import os
 import threading
+import time
+from collections.abc import Callable
 
 from prefect_lite import thread_starts
 from prefect_lite.client import keeping
-from prefect_lite.client.runtime import get_runtime
+from prefect_lite.client.runtime import Runtime, get_runtime
 from prefect_lite.locking.polling import until
 from prefect_lite.locking.protocol import not_held
 from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
 
 PAUSES_SECONDS = (0.03, 0.5)
 RENEWALS_PER_HOLD = 3
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 0.2
 
 logger = logging.getLogger("prefect_lite.locking")
 
@@ -80,13 +82,18 @@ class RedisLockManager:
         return await on_loop(until(lambda: _is_free(key), timeout, PAUSES_SECONDS))
 
     def acquiring(
-        self, key: str, holder: str, acquire_timeout: float | None = None, hold_timeout: float | None = None
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> Waits[bool]:
-        """``acquire_lock`` for both threads and event loops."""
+        """``acquire_lock`` for both threads and event loops; not for longer than until ``stopped``."""
         renewed = self.lock_seconds if self.lock_seconds is not None else get_runtime().settings.lock_seconds
         seconds = hold_timeout if hold_timeout is not None else renewed
         taken = yield from until(
-            lambda: keeping.take_lock(key, holder, seconds), acquire_timeout, PAUSES_SECONDS
+            lambda: keeping.take_lock(key, holder, seconds), acquire_timeout, PAUSES_SECONDS, stopped
         )
         if taken and hold_timeout is None:
             RENEWALS.add(key, holder, seconds)
@@ -112,8 +119,25 @@ def _is_free(key: str) -> Waits[bool]:
     return (yield from keeping.lock_holder(key)) is None
 
 
+class Renewed:
+    """A lock that is renewed.
+
+    Attributes:
+        seconds: For how long each time.
+        due: When next, in monotonic seconds.
+        runtime: Through which it was taken; when that is closed, so is the lock's story.
+    """
+
+    __slots__ = ("due", "runtime", "seconds")
+
+    def __init__(self, seconds: float, runtime: Runtime) -> None:
+        self.seconds = seconds
+        self.runtime = runtime
+        self.due = time.monotonic() + seconds / RENEWALS_PER_HOLD
+
+
 class Renewals:
-    """Renews the locks of this process on one thread, which ends when there is none for a while."""
+    """Renews the locks of this process on one thread, which ends soon after the last of them."""
 
     def __init__(self) -> None:
         self.forget()
@@ -122,13 +146,14 @@ class Renewals:
         """Let go of all, as in the child of a fork, which holds none and has no such thread."""
         self._guard = threading.Lock()
         self._changed = threading.Event()
-        self._seconds: dict[tuple[str, str], float] = {}
+        self._locks: dict[tuple[str, str], Renewed] = {}
         self._runs = False
 
     def add(self, key: str, holder: str, seconds: float) -> None:
         """Renew a lock from now on, so that it is never free for as long as this process runs."""
+        lock = Renewed(seconds, get_runtime())
         with self._guard:
-            self._seconds[key, holder] = seconds
+            self._locks[key, holder] = lock
             starts = not self._runs
             self._runs = True
         if starts:
@@ -139,40 +164,49 @@ class Renewals:
     def remove(self, key: str, holder: str) -> None:
         """Renew it no more."""
         with self._guard:
-            self._seconds.pop((key, holder), None)
+            self._locks.pop((key, holder), None)
+            empty = not self._locks
+        if empty:
+            self._changed.set()
 
     def _run(self) -> None:
+        idle = False
         while True:
-            with self._guard:
-                least = min(self._seconds.values(), default=None)
             self._changed.clear()
-            pause = IDLE_SECONDS if least is None else least / RENEWALS_PER_HOLD
-            if self._changed.wait(pause) and least is None:
-                continue
+            now = time.monotonic()
             with self._guard:
-                locks = list(self._seconds.items())
-                if not locks:
+                for name in [name for name, lock in self._locks.items() if lock.runtime.closed]:
+                    del self._locks[name]
+                if idle and not self._locks:
                     self._runs = False
                     return
-            asyncio.run(self._renew_all(locks))
+                due = [(name, lock) for name, lock in self._locks.items() if lock.due <= now]
+                pause = min((lock.due - now for lock in self._locks.values()), default=IDLE_SECONDS)
+                idle = not self._locks
+            if due:
+                asyncio.run(self._renew_all(due))
+            else:
+                self._changed.wait(pause)
 
-    async def _renew_all(self, locks: list[tuple[tuple[str, str], float]]) -> None:
-        await asyncio.gather(*(self._renew(key, holder, seconds) for (key, holder), seconds in locks))
+    async def _renew_all(self, due: list[tuple[tuple[str, str], Renewed]]) -> None:
+        await asyncio.gather(*(self._renew(key, holder, lock) for (key, holder), lock in due))
 
-    async def _renew(self, key: str, holder: str, seconds: float) -> None:
+    async def _renew(self, key: str, holder: str, lock: Renewed) -> None:
+        lock.due = time.monotonic() + lock.seconds / RENEWALS_PER_HOLD
         try:
-            held = await on_loop(keeping.renew_lock(key, holder, seconds))
+            held = await on_loop(keeping.renew_lock(key, holder, lock.seconds))
         except Exception as exc:  # it is tried again; if that lasts for too long, the lock is lost
             logger.warning("The lock %r could not be renewed: %s", key, exc)
             return
         with self._guard:
-            if held or self._seconds.pop((key, holder), None) is None:  # released meanwhile
+            if held or self._locks.get((key, holder)) is not lock:  # released meanwhile
                 return
+            del self._locks[key, holder]
         logger.warning(
             "The lock %r was lost, as it was not renewed for %g s: this process or its broker stood still. "
             "What its holder would write is refused.",
             key,
-            seconds,
+            lock.seconds,
         )
 
 

@@ -65,6 +65,12 @@ class RunOfAssets(NamedTuple):
     read: list[SaidOfAsset]
     tracked: list[str]
 
+    @property
+    def size(self) -> int:
+        """How much it is, about, in bytes."""
+        said = sum(sum(map(len, one)) for one in (*self.made, *self.read))
+        return len(self.head) + len(self.sources) + said + sum(map(len, self.tracked))
+
 
 class AssetsWanted(NamedTuple):
     """``asset.list``: which page of all assets, in the order of their keys."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from prefect_lite import belonging, clock, envelope, known_tasks, run_history
@@ -149,7 +150,7 @@ class EagerRun:
             belonging.restore(record, packed)
             enter_tags(record.call_tags)
         context = task_context(task, args, kwargs, record)
-        context.options = options
+        context.options, context.lease = options, _LEASE
         return context
 
     def _check_upstreams(self) -> None:
@@ -166,9 +167,13 @@ class EagerRun:
     def _sealed(self, outcome: Outcome, context: TaskRunContext) -> RunState:
         key = self._message.task_key
         if outcome.kind == "completed":
-            value = outcome.value if outcome.state is None else outcome.state.data
             try:
-                sealed = self._seal(envelope.seal_value, value)
+                if outcome.reference is not None:
+                    sealed = self._seal(envelope.seal_reference, outcome.reference)
+                else:
+                    own = outcome.state is None or outcome.kept is not None
+                    value = outcome.value if own else cast("Any", outcome.state).data
+                    sealed = self._seal(envelope.seal_value, value)
             except Exception as exc:
                 text = f"The result of {key} can't be serialized: {exc}"
                 return self._failed(SerializationError(text), text)
@@ -187,7 +192,7 @@ class EagerRun:
 
     def _named(self, kind: str, outcome: Outcome, result: bytes | None) -> RunState:
         state = self._state(kind, outcome.message, result)
-        if outcome.returned and outcome.state is not None:
+        if outcome.state is not None and (outcome.returned or outcome.kept is not None):
             return state._replace(name=outcome.state.name)
         return state
 
@@ -216,6 +221,21 @@ class EagerRun:
             ended_ms=clock.time_ns() // MILLISECOND_NS,
             result=result,
         )
+
+
+class _Lease:
+    """Makes a run one of the background; there is no slot to lend, and nobody keeps its log."""
+
+    lock_patience_seconds = math.inf
+
+    def line(self, line: list[Any]) -> None:
+        """See ``RunLease``."""
+
+    def lend(self, waits: int) -> None:
+        """See ``RunLease``."""
+
+
+_LEASE = _Lease()
 
 
 class _Ends(dict[str, RunState]):

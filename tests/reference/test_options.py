@@ -44,6 +44,7 @@ READ_AS = {
     "tags": frozenset(),
     "name": "function",
     "description": "Of the function.",
+    "asset_deps": [],
 }
 """What a task shows for an option that was not given, or given as None, and is not None."""
 

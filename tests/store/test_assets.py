@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from prefect_lite_broker import keys, store_assets
 from prefect_lite_broker.asset_queries import ASSET_QUESTIONS
+from prefect_lite_broker.bodies import Bodies
+from prefect_lite_broker.lanes import BYTES_PER_CALL
 from prefect_lite_broker.questions import Refusal
 from prefect_lite_broker.store_assets import AssetCalls, KnownAsset, RunPage
-from redis.exceptions import OutOfMemoryError
 
+from prefect_lite.protocol.kept_things import Put
 from prefect_lite.protocol.recorded_assets import (
     FAILED,
     MADE,
@@ -243,12 +246,54 @@ async def test_a_page_of_assets_with_much_to_say_fits_a_frame(driver: Driver) ->
     assert [asset.key for asset in await listed(driver)] == names
 
 
+async def test_the_order_of_keys_is_that_of_their_bytes_in_any_locale(driver: Driver) -> None:
+    """A server compares texts in scripts by its locale, where "Z" may come after "a"."""
+    for key in ("Zb", "a1", "a2", "b"):
+        await assets(driver).record(said(key))
+    for after, wanted in (("", ["a1", "a2"]), ("Z", ["a1", "a2"]), ("a1", ["a2"]), ("a2", []), ("b", [])):
+        found = await assets(driver).page(AssetsWanted("a", after, 10))
+        assert [asset.key for asset in found.assets] == wanted, after
+
+
+async def test_a_question_about_many_assets_is_written_in_parts(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sources of a run are kept with each of its assets: 64 KiB in the question are 16 MiB in the store."""
+    lane, largest = driver.store.backlogs[0].keep, 0
+    add = lane.add
+
+    def watched(command: tuple[Any, ...], weight: int = 0) -> Any:
+        nonlocal largest
+        future = add(command, weight)
+        largest = max(largest, lane.bytes)
+        return future
+
+    monkeypatch.setattr(lane, "add", watched)
+    names = [f"s3://{number:03}" for number in range(256)]
+    await assets(driver).record(said(*names, sources=b"s" * MAX_SOURCES_BYTES, tracked=[]))
+    assert len(await listed(driver)) == 256
+    assert MAX_SOURCES_BYTES <= largest <= BYTES_PER_CALL + 2 * MAX_SOURCES_BYTES
+
+
+async def test_of_many_runs_that_hand_on_much_only_a_part_is_read_at_a_time(driver: Driver) -> None:
+    tracked = [f"s3://{'x' * 490}{n:03}" for n in range(128)]
+    runs = [run_id() for _ in range(100)]
+    for run in runs:
+        await assets(driver).record(said(run=run, outcome="", tracked=tracked))
+    before = driver.client.info("stats")["total_net_output_bytes"]  # type: ignore[index]
+    answer = await asked(driver, "asset.of_runs", runs)
+    read = driver.client.info("stats")["total_net_output_bytes"] - before  # type: ignore[index]
+    assert 1 < len(answer["assets"]) < len(answer["left"])
+    assert {*answer["assets"], *answer["left"]} == {*runs}
+    assert read < 1_500_000
+
+
 # -- questions ----------------------------------------------------------------------------------------
 
 
 async def asked(driver: Driver, what: str, arg: Any) -> Any:
     """The answer of a broker that has this store."""
-    hub: Any = SimpleNamespace(store=driver.store)
+    hub: Any = SimpleNamespace(store=driver.store, bodies=Bodies(1 << 20, 1.0, lambda _more: None))
     return await ASSET_QUESTIONS[what].ask(hub, arg)
 
 
@@ -333,11 +378,32 @@ async def test_what_makes_no_sense_is_refused(driver: Driver, what: str, arg: An
     assert await listed(driver) == []
 
 
-async def test_a_full_server_refuses_to_record(driver: Driver) -> None:
-    def full(*_: Any) -> Any:
-        raise OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+async def test_what_waits_to_be_recorded_is_bounded_with_the_bodies_of_questions(driver: Driver) -> None:
+    bodies = Bodies(MAX_SOURCES_BYTES, 1.0, lambda _more: None)
+    hub: Any = SimpleNamespace(store=driver.store, bodies=bodies)
+    large = [*GOOD[:3], b"s" * MAX_SOURCES_BYTES, *GOOD[4:]]
+    record = ASSET_QUESTIONS["asset.record"].ask
+    first = asyncio.ensure_future(record(hub, large))
+    await asyncio.sleep(0)
+    assert bodies.asked > MAX_SOURCES_BYTES
+    with pytest.raises(Refusal) as refused:
+        await record(hub, large)
+    assert refused.value.code == "busy"
+    assert await first is True
+    assert bodies.asked == 0
+    assert await record(hub, large) is True
 
-    hub: Any = SimpleNamespace(store=SimpleNamespace(shards=1, prefixes=[b""], shard_of=full, command=full))
-    with pytest.raises(Refusal, match="no memory to record this") as refused:
-        await ASSET_QUESTIONS["asset.record"].ask(hub, GOOD)
-    assert refused.value.code == "full"
+
+async def test_a_server_without_memory_refuses_to_record_and_goes_on_with_all_else(driver: Driver) -> None:
+    await driver.store.keep_put(Put("a", 60.0, ""), b"body")
+    driver.client.config_set("maxmemory", 1)
+    try:
+        pipelines = driver.store.counters["pipelines"]
+        for record in (GOOD, [*GOOD[:4], [], [[TABLE, b"", b""]], []], [*GOOD[:1], "", *GOOD[2:4], [], [], [TABLE]]):
+            with pytest.raises(Refusal, match="no memory to record this") as refused:
+                await asked(driver, "asset.record", record)
+            assert refused.value.code == "full"
+        assert driver.store.counters["pipelines"] - pipelines <= 3, "one was repeated"
+        assert await driver.store.keep_has("a")
+    finally:
+        driver.client.config_set("maxmemory", 0)

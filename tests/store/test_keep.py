@@ -214,6 +214,19 @@ async def test_a_drop_that_is_asked_again_has_the_same_answer_whoever_has_the_lo
     assert not await store.lock_drop(Drop("a", "me", ""))
 
 
+async def test_a_drop_that_was_done_already_does_not_undo_a_later_take(driver: Driver) -> None:
+    """The connection broke, the repeated question was answered by a second broker, and the same holder has
+    taken the lock again; then the first broker, which stood still, does what it was asked for."""
+    store = driver.store
+    assert await store.lock_take(Hold("a", "me", 60.0))
+    assert await store.lock_drop(Drop("a", "me", "m1"))
+    assert await store.lock_take(Hold("a", "me", 60.0))
+    assert await store.lock_drop(Drop("a", "me", "m1"))
+    assert await store.lock_look("a") == "me"
+    assert await store.lock_drop(Drop("a", "me", "m2"))
+    assert await store.lock_look("a") is None
+
+
 async def test_who_has_lost_the_lock_writes_nothing(driver: Driver) -> None:
     store = driver.store
     assert not await store.keep_put(Put("a", 0.0, "me"), b"mine")

@@ -103,6 +103,7 @@ class ChildRun(ThreadRun):
 
     __slots__ = ()
     desk: ChildDesk
+    lock_patience_seconds = LOCK_PATIENCE_SECONDS
 
     def begin(self, attempt: int) -> None:
         self.desk.begin(self, attempt)
@@ -125,6 +126,7 @@ class ChildCoroutine(LoopRun):
 
     __slots__ = ()
     desk: ChildDesk
+    lock_patience_seconds = LOCK_PATIENCE_SECONDS
 
     def begin(self, attempt: int) -> None:
         self.desk.begin(self, attempt)

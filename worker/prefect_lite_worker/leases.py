@@ -47,6 +47,7 @@ class ActiveRun:
         "outcomes", "run_id", "started", "stop", "task", "task_key", "timeout", "token", "waits",
     )  # fmt: skip
     outermost = True
+    lock_patience_seconds: float = 1.0
 
     def __init__(self, message: Run, task: AnyTask, desk: Desk) -> None:
         _, self.run_id, self.token, self.task_key, self.attempt, _, self.body = message

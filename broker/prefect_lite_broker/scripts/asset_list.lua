@@ -1,15 +1,12 @@
 #!lua flags=no-writes
 -- A page of the assets of a shard, in the order of their keys.
 -- KEYS  1 prefix
--- ARGV  1 what the keys begin with ('' for any), 2 the key after which the page begins ('': at the first),
+-- ARGV  1 and 2 the range of keys as ZRANGE takes it (texts compared here would follow the server's locale),
 --       3 how many at most, 4 bytes of a page
 -- Returns {1 if there are more, then per asset: key, fields}. O(log assets + page).
 --@include base
-local first = ARGV[1] ~= '' and '[' .. ARGV[1] or '-'
-if ARGV[2] ~= '' and ARGV[2] >= ARGV[1] then first = '(' .. ARGV[2] end
-local last = ARGV[1] ~= '' and '(' .. ARGV[1] .. '\255' or '+'
 local most, room = tonumber(ARGV[3]), tonumber(ARGV[4])
-local keys = call('ZRANGE', P .. 'assets', first, last, 'BYLEX', 'LIMIT', 0, most + 1)
+local keys = call('ZRANGE', P .. 'assets', ARGV[1], ARGV[2], 'BYLEX', 'LIMIT', 0, most + 1)
 local out = { #keys > most and 1 or 0 }
 for i = 1, math.min(#keys, most) do
   local v = call('HMGET', P .. 'asset:' .. keys[i], 'p', 'n', 'm', 'f', 'r', 'l', 'o', 'h')

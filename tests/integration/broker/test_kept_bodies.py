@@ -63,6 +63,15 @@ async def body_of(peer: RawPeer, request: int) -> bytes:
     return b"".join(chunk.data for chunk in sorted(pieces, key=lambda chunk: chunk.seq))
 
 
+async def saved_blocks(bench: Bench, count: int) -> list[str]:
+    client = await bench.client()
+    names = [f"block-{number}" for number in range(count)]
+    for number, name in enumerate(names, 1):
+        await client.ws.send(pack([["QUERY", number, "block.put", ["kind", name, True], bytes(CHUNK_BYTES)]]))
+        assert (await answer(client, number)).value is True
+    return names
+
+
 async def saved(bench: Bench, count: int, size: int) -> list[str]:
     client = await bench.client()
     names = [f"entry-{number}" for number in range(count)]
@@ -130,6 +139,36 @@ async def test_deaf_peers_have_little_memory_of_a_broker_and_not_for_long(
         assert len(await body_of(reader, number)) == size
 
 
+async def test_deaf_peers_have_no_more_memory_for_blocks(
+    make_bench: BenchMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 2 * MIB
+    for module in (hub_module, sessions):
+        monkeypatch.setattr(module, "MOST_UNSENT_BYTES", most)
+    monkeypatch.setattr(sessions, "PLENTY_BYTES", most // 2)
+    bench = await make_bench(lease_seconds=60.0, renew_seconds=20.0, write_deadline_seconds=1.0)
+    await bench.broker()
+    names = await saved_blocks(bench, 8)
+    hub, worst = hub_of(bench), 0
+    deaf = [await bench.client() for _ in range(10)]
+    for peer in deaf:
+        peer.ws.transport.pause_reading()
+        questions = (Query(number, "block.get", ["kind", name]) for number, name in enumerate(names, 1))
+        await peer.send(*questions)
+
+    async def over() -> bool:
+        nonlocal worst
+        worst = max(worst, hub.unsent)
+        return hub.unsent == 0 and not hub.bodies._waiting
+
+    await until(lambda: hub.unsent > 0, what="the first of them")
+    await until(over, 15.0, "the end of all of them")
+    assert most / 2 < worst <= most + CHUNK_BYTES + 1_000
+    reader = await bench.client()
+    await reader.send(Query(1, "block.get", ["kind", names[0]]))
+    assert len(await body_of(reader, 1)) == CHUNK_BYTES
+
+
 async def test_one_slow_peer_has_little_read_for_it_at_a_time(make_bench: BenchMaker) -> None:
     bench = await make_bench(write_deadline_seconds=300.0, lease_seconds=300.0, renew_seconds=100.0)
     await bench.broker()
@@ -148,6 +187,33 @@ async def test_one_slow_peer_has_little_read_for_it_at_a_time(make_bench: BenchM
     for number in range(1, MAX_QUERIES + 1):
         assert (await answer(slow, number)).ok, "it waited, and was not refused"
     await until(lambda: hub.unsent == 0, what="nothing is on its way")
+
+
+async def test_bodies_that_wait_cost_others_nothing(
+    make_bench: BenchMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make_bench(write_deadline_seconds=300.0, lease_seconds=300.0, renew_seconds=100.0)
+    await bench.broker()
+    (name,) = await saved(bench, 1, 5 * MIB)
+    hub = hub_of(bench)
+    deaf, quick = await bench.client(), await bench.client()
+    deaf.ws.transport.pause_reading()
+    await deaf.send(*(Query(number, "keep.get", [name]) for number in range(1, MAX_QUERIES + 1)))
+    await until(lambda: bool(hub.bodies._waiting) and hub.unsent > 4 * MIB, what="bodies that wait")
+    looks = 0
+    fits = sessions.Peer.fits
+
+    def counted(peer: sessions.Peer, size: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return fits(peer, size)
+
+    monkeypatch.setattr(sessions.Peer, "fits", counted)
+    for number in range(1, 201):
+        await quick.send(Query(number, "keep.has", [name]))
+        assert (await answer(quick, number)).value is True
+    assert hub.bodies._waiting
+    assert looks < 100, "fourteen wait, and were looked at for each of two hundred answers"
 
 
 async def test_a_peer_that_goes_while_its_bodies_are_read_leaves_nothing(bench: Bench) -> None:

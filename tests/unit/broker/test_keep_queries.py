@@ -139,7 +139,7 @@ def test_whatever_is_asked_is_answered(what: str, arg: Any, body: bytes | None) 
         "lock_look",
     )
     store: dict[str, Any] = dict.fromkeys((*names, "block_get", "block_drop"), nothing)
-    hub = a_hub(**store, block_list=none_saved, block_put=saved)
+    hub = a_hub(**store, block_list=none_saved, block_put=saved, block_size=saved)
     ok, value = asyncio.run(queries.answer(hub, "worker", what, arg, body))
     assert ok or value[0] == "bad_argument", value
 

@@ -13,6 +13,7 @@ import pytest
 from prefect_lite import Task, flow, task
 from prefect_lite.cache_policies import INPUTS
 from prefect_lite.context import TaskRunContext, active_transaction
+from prefect_lite.local_runs import close_threads
 from prefect_lite.result_records import ResultRecord
 from prefect_lite.settings import get_settings
 from prefect_lite.task_runners import ProcessPoolTaskRunner
@@ -26,6 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PREFECT_LITE_HOME", str(tmp_path))
     get_settings.cache_clear()  # type: ignore[attr-defined]
     yield tmp_path
+    close_threads()
     get_settings.cache_clear()  # type: ignore[attr-defined]
     assert active_transaction.get() is None
 
@@ -95,6 +97,56 @@ def test_runs_inside_roll_back_with_the_run_around_them(events: Events) -> None:
     assert events.count("inner rollback") == 2
     assert "inner commit" not in events
     assert events[-1] == "outer Failed"
+
+
+@pytest.mark.parametrize("how", ["direct", "submit"])
+def test_hooks_of_runs_in_a_plain_task_hear_of_its_end(events: Events, how: str) -> None:
+    inner = hooked(events, "inner")
+
+    @task
+    def outer(fail: bool) -> None:
+        if how == "direct":
+            inner(1)
+            inner(2)
+        else:
+            for future in inner.map([1, 2]):
+                future.wait()
+        assert "inner commit" not in events
+        if fail:
+            raise ValueError
+
+    outer(fail=False)
+    assert events.count("inner commit") == 2
+    events.clear()
+    assert outer(fail=True, return_state=True).is_failed()
+    assert events.count("inner rollback") == 2
+    assert "inner commit" not in events
+
+
+def test_what_a_plain_task_has_cached_inside_is_there_for_its_next_attempt(events: Events) -> None:
+    @task(cache_policy=INPUTS)
+    def step(x: int) -> int:
+        events.append(f"step {x}")
+        return x
+
+    @task(retries=1)
+    def outer() -> int:
+        first = step(1)
+        if len(events) == 1 and not events.append("failed"):
+            raise ValueError
+        return first
+
+    assert outer() == 1
+    assert events == ["step 1", "failed"]
+
+
+def test_a_result_that_can_not_be_recorded_fails_the_run_and_nothing_else(events: Events) -> None:
+    broken = hooked(events, "a", persist_result=True, result_serializer="nothing")
+    state = broken(1, return_state=True)
+    assert state.is_failed()
+    assert "nothing" in str(state.message)
+    assert "a" not in events
+    assert active_transaction.get() is None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -286,8 +338,10 @@ def test_runs_that_keep_nothing_do_not_load_what_keeps() -> None:
         "print([n for n in sys.modules if n.startswith(('prefect_lite.results', 'prefect_lite.keeping',"
         " 'prefect_lite.transactions', 'prefect_lite.cache', 'prefect_lite.serializers', 'pydantic.main'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_setting_is_for_those_that_say_nothing(monkeypatch: pytest.MonkeyPatch, events: Events) -> None:
@@ -307,3 +361,20 @@ def test_the_setting_is_for_those_that_say_nothing(monkeypatch: pytest.MonkeyPat
     assert [type(state.data) for state in twice()] == [ResultRecord] * 2
     assert events == ["ran"]
     assert plain.with_options(persist_result=False)(1, return_state=True).data == 1
+
+
+def test_a_plain_task_that_ends_the_program_rolls_back_what_it_has_asked_for(events: Events) -> None:
+    def interrupted() -> None:
+        hooked(events, "inner")()
+        raise KeyboardInterrupt
+
+    async def ainterrupted() -> None:
+        interrupted()
+
+    inside = ["inner running", "inner", "inner Completed", "inner rollback"]
+    for called in (task(interrupted), lambda: asyncio.run(task(ainterrupted)())):
+        with pytest.raises(KeyboardInterrupt):
+            called()
+        assert get_transaction() is None
+        assert events == inside
+        events.clear()

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgpack
 import pytest
-from prefect_lite.locking.memory import MemoryLockManager
 
 from prefect_lite import Task
 from prefect_lite.assets import Asset, AssetProperties
@@ -23,6 +22,7 @@ from prefect_lite.cache_policies import (
 )
 from prefect_lite.exceptions import ConfigurationError, OptionNotPortable
 from prefect_lite.filesystems import LocalFileSystem
+from prefect_lite.locking.memory import MemoryLockManager
 from prefect_lite.options import Options, applied
 from prefect_lite.serializers import CompressedJSONSerializer, JSONSerializer, PickleSerializer
 
@@ -93,7 +93,7 @@ def test_assets() -> None:
         {"result_serializer": object()},
         {"result_storage": object()},
     ],
-    ids=lambda changes: repr(next(iter(changes.values())))[:30],
+    ids=["own policy", "sum with it", "lock manager", "key function", "serializer", "storage"],
 )
 def test_what_only_this_process_has_is_refused_at_the_call(changes: dict[str, Any]) -> None:
     with pytest.raises(OptionNotPortable, match=f"{next(iter(changes))}="):

@@ -65,8 +65,9 @@ def test_options_are_readable() -> None:
     assert (coroutine.name, coroutine.retries, coroutine.version) == ("The Task", 2, "3")
     assert coroutine.tags == frozenset({"a"})
     assert coroutine.description == "said"
-    for name in ATTRIBUTE_NAMES - {"description"}:
+    for name in ATTRIBUTE_NAMES - {"description", "asset_deps"}:
         assert getattr(coroutine, name) == getattr(coroutine.options, name)
+    assert (coroutine.asset_deps, coroutine.options.asset_deps) == ([], None)
 
 
 def test_the_key_is_module_and_qualname() -> None:

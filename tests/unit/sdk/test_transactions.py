@@ -100,6 +100,9 @@ def test_options_may_be_given_as_text() -> None:
         ({"commit_mode": "NOW"}, "commit_mode must be one of 'EAGER', 'LAZY', 'OFF', got 'NOW'"),
         ({"isolation_level": 3}, "isolation_level must be one of 'READ_COMMITTED', 'SERIALIZABLE', got 3"),
         ({"key": 5}, "key of a transaction must be a text or None, got 5"),
+        ({"store": 5}, "store of a transaction must be a ResultStore, got 5"),
+        ({"overwrite": "x"}, "overwrite must be True or False, got 'x'"),
+        ({"write_on_commit": 0}, "write_on_commit must be True or False, got 0"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], text: str) -> None:
@@ -369,6 +372,22 @@ def test_what_is_done_after_the_family_was_rolled_back_is_undone_too(events: lis
     assert events == ["undo late"]
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_what_a_rollback_hook_does_is_not_undone(events: list[Any], around: bool) -> None:
+    def undo(_: BaseTransaction) -> None:
+        with transaction() as txn:
+            stage(txn, "cleaning", events)
+
+    with suppress(KeyError), transaction() as parent:
+        stage(parent, "p", events)
+        with transaction() as child:
+            child.stage(1, [undo])
+            if not around:
+                raise KeyError
+        raise KeyError
+    assert sorted(events) == ["commit cleaning", "undo p"]
+
+
 def test_what_is_done_after_the_family_was_committed_is_committed_too(events: list[Any]) -> None:
     with transaction() as parent:
         parent.commit()
@@ -626,7 +645,14 @@ def test_a_record_that_can_not_be_written_rolls_back(
     assert events == ["commit", "undo"]
     assert txn.is_rolled_back()
     assert not store.exists("k")
-    assert "The result of transaction 'k' can't be kept, so it is rolled back:" in caplog.text
+    assert "The result of the transaction 'k' can't be kept, so it is rolled back:" in caplog.text
+
+
+def test_an_empty_key_is_none(store: ResultStore) -> None:
+    with transaction(key="", store=store, isolation_level=SERIALIZABLE) as txn:
+        txn.stage(1)
+    assert txn.is_committed()
+    assert txn.read() is None
 
 
 def test_a_record_may_be_staged(store: ResultStore) -> None:
@@ -787,5 +813,5 @@ def test_reopening_takes_the_lock(store: ResultStore) -> None:
         assert txn.is_active()
         assert store.is_locked("k")
         txn.stage("anew")
-    assert store.read("k").result == "anew"
+    assert ResultStore(result_storage=store.result_storage).read("k").result == "anew"
     assert not store.is_locked("k")

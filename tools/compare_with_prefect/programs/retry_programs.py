@@ -82,12 +82,13 @@ def async_retries():
 
 
 def delays():
+    _flaky(0)[0]()  # the first run of all may wait for Prefect's server
     took = []
     for delay in (0.2, [0.1, 0.2], lambda retries: [0.1] * retries, exponential_backoff(0.1)):
         flaky, _ = _flaky(2, retries=2, retry_delay_seconds=delay)
         began = time.perf_counter()
         flaky()
-        took.append(0.15 < time.perf_counter() - began < 0.8)
+        took.append(0.15 < time.perf_counter() - began < 5)
     return took
 
 
@@ -95,7 +96,7 @@ def fewer_delays_than_retries():
     flaky, _ = _flaky(3, retries=3, retry_delay_seconds=[0, 0.2])
     began = time.perf_counter()
     flaky()
-    return 0.35 < time.perf_counter() - began < 0.8
+    return 0.35 < time.perf_counter() - began < 5
 
 
 def conditions():
