@@ -6,7 +6,7 @@
     LocalFileSystem.load("mine")                   # here, or in any process with the same broker and keyring
     Block.load("local-file-system/mine")
 
-In coroutines the same is ``await ...asave(...)``, ``aload`` and ``adelete``.
+In coroutines these are to be awaited, or their twins ``asave``, ``aload`` and ``adelete``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import inspect
 import re
 import sys
 from abc import ABC
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 from uuid import UUID
 
 from pydantic import (
@@ -32,8 +32,14 @@ from pydantic import (
 from prefect_lite import block_documents
 from prefect_lite.block_documents import SLUG
 from prefect_lite.block_names import block_id, check_name, no_such_block, reading_document
+from prefect_lite.either_way import as_called
 from prefect_lite.exceptions import ConfigurationError
-from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
+from prefect_lite.thread_or_loop import Waits, on_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from prefect_lite.either_way import IdToAwait, NoneToAwait
 
 B = TypeVar("B", bound="Block")
 
@@ -104,8 +110,12 @@ class Block(BaseModel, ABC):  # noqa: PLW1641 - its fields can change
 
     # -- saved by name ----------------------------------------------------------------------------
 
-    def save(self, name: str | None = None, overwrite: bool = False) -> UUID:
-        """Have the broker keep it.
+    if TYPE_CHECKING:  # so that type checkers take both `load(name)` and `await load(name)`
+
+        def __await__(self) -> Generator[Any, Any, Self]: ...
+
+    def save(self, name: str | None = None, overwrite: bool = False) -> IdToAwait:
+        """Have the broker keep it; in coroutines to be awaited, as ``load`` and ``delete``.
 
         Args:
             name: Lower-case letters, digits and dashes. None: the name it was saved or loaded by.
@@ -118,7 +128,7 @@ class Block(BaseModel, ABC):  # noqa: PLW1641 - its fields can change
             ConfigurationError: The name is not possible or taken, or a field can't be saved.
             PrefectException: The broker can't be asked, see ``prefect_lite.client.keeping``.
         """
-        return in_thread(saving(self, name, overwrite))
+        return as_called(saving(self, name, overwrite))
 
     async def asave(self, name: str | None = None, overwrite: bool = False) -> UUID:
         """``save`` for coroutines."""
@@ -136,7 +146,7 @@ class Block(BaseModel, ABC):  # noqa: PLW1641 - its fields can change
             EnvelopeRejected: It is damaged, or was not signed with a key of this process.
             PrefectException: The broker can't be asked.
         """
-        return in_thread(_loading(cls, name))
+        return as_called(_loading(cls, name))
 
     @classmethod
     async def aload(cls, name: str) -> Self:
@@ -144,7 +154,7 @@ class Block(BaseModel, ABC):  # noqa: PLW1641 - its fields can change
         return await on_loop(_loading(cls, name))
 
     @classmethod
-    def delete(cls, name: str) -> None:
+    def delete(cls, name: str) -> NoneToAwait:
         """Forget a saved one; results in a storage stay where they are.
 
         Args:
@@ -154,7 +164,7 @@ class Block(BaseModel, ABC):  # noqa: PLW1641 - its fields can change
             ConfigurationError: There is none.
             PrefectException: The broker can't be asked.
         """
-        in_thread(deleting(*_split(cls, name)))
+        return as_called(deleting(*_split(cls, name)))
 
     @classmethod
     async def adelete(cls, name: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect_lite import clock
+from prefect_lite.either_way import as_called
 from prefect_lite.exceptions import LockLost, MissingResult
-from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
+from prefect_lite.thread_or_loop import Waits, on_loop
+
+if TYPE_CHECKING:
+    from prefect_lite.either_way import BytesToAwait, NoneToAwait
 
 __all__ = ["BrokerStorage"]
 
@@ -19,27 +23,27 @@ class BrokerStorage:
     ``cache_idle_seconds``. It may be as long as ``max_payload_bytes``.
     """
 
-    def read_path(self, path: str) -> bytes:
-        """The content of an entry.
+    def read_path(self, path: str) -> BytesToAwait:
+        """The content of an entry; in coroutines to be awaited.
 
         Raises:
             FileNotFoundError: There is none.
             BrokerError: The broker, or its Redis, can't be reached.
         """
-        return in_thread(self.reading(path))
+        return as_called(self.reading(path))
 
     async def aread_path(self, path: str) -> bytes:
         """``read_path`` for coroutines."""
         return await on_loop(self.reading(path))
 
-    def write_path(self, path: str, content: bytes) -> None:
-        """Write an entry.
+    def write_path(self, path: str, content: bytes) -> NoneToAwait:
+        """Write an entry; in coroutines to be awaited.
 
         Raises:
             BrokerError: The broker, or its Redis, can't be reached.
             StorageError: It is too long.
         """
-        in_thread(self.writing(path, content))
+        return as_called(self.writing(path, content))
 
     async def awrite_path(self, path: str, content: bytes) -> None:
         """``write_path`` for coroutines."""

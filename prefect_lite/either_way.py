@@ -1,20 +1,20 @@
 """Methods that block, or give an awaitable to callers that can await: those that do so in Prefect.
 
-The rule is that of ``State.result``: where an event loop runs in the thread, and the run is no plain function.
+The rule is that of ``State.result``: where an event loop runs in the thread, unless the caller is a task or
+flow that is no coroutine function.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from prefect_lite.own_loop import run_in_own_loop
 from prefect_lite.state_objects import awaits
 from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
-
-T = TypeVar("T")
 
 _told: ContextVar[bool | None] = ContextVar("prefect_lite_told_to_await", default=None)
 """What our own calls expect; None: it is somebody else's call, and the rule holds."""
@@ -36,20 +36,19 @@ if TYPE_CHECKING:
 
 def as_called(waits: Waits[Any]) -> Any:
     """The value of a program, or an awaitable that gives it, as the caller can use it."""
+    return on_loop(waits) if _awaited() else in_thread(waits)
+
+
+def called(function: Callable[..., Any], *args: Any) -> Any:
+    """``as_called`` for a function that blocks; the awaitable calls it in a thread."""
+    return asyncio.to_thread(function, *args) if _awaited() else function(*args)
+
+
+def _awaited() -> bool:
     told = _told.get()
-    return on_loop(waits) if (awaits() if told is None else told) else in_thread(waits)
-
-
-def either_way(call: Callable[[], T]) -> T:
-    """``as_called`` for a function that blocks only shortly: the awaitable form calls it too."""
-    told = _told.get()
-    if not (awaits() if told is None else told):
-        return call()
-
-    async def later() -> T:
-        return call()
-
-    return cast(T, later())
+    if told is None:
+        return awaits()
+    return told and asyncio._get_running_loop() is not None
 
 
 def blocking(call: Callable[[], Any]) -> Any:

@@ -14,10 +14,11 @@ import stat
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import ConfigDict, Field, field_validator
 
+from prefect_lite.either_way import called
 from prefect_lite.exceptions import ConfigurationError, StorageError
 from prefect_lite.storage_base import (
     PathNotFound,
@@ -28,6 +29,9 @@ from prefect_lite.storage_base import (
     said,
     writing,
 )
+
+if TYPE_CHECKING:
+    from prefect_lite.either_way import BytesToAwait, TextToAwait
 
 __all__ = [
     "LocalFileSystem",
@@ -70,8 +74,8 @@ class LocalFileSystem(WritableFileSystem):
     def _as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
 
-    def read_path(self, path: str) -> bytes:
-        """What the file ``path`` holds.
+    def read_path(self, path: str) -> BytesToAwait:
+        """What the file ``path`` holds; in coroutines to be awaited.
 
         Args:
             path: Relative to ``basepath``, or absolute and inside of it.
@@ -81,6 +85,9 @@ class LocalFileSystem(WritableFileSystem):
             ConfigurationError: The path leads out of ``basepath``.
             StorageError: It can't be read.
         """
+        return called(self._read, path)
+
+    def _read(self, path: str) -> bytes:
         file = self._resolved(path)
         try:
             return file.read_bytes()
@@ -91,8 +98,8 @@ class LocalFileSystem(WritableFileSystem):
         except OSError as exc:
             raise StorageError(f"{file} can't be read: {exc.strerror}.") from exc
 
-    def write_path(self, path: str, content: bytes) -> str:
-        """Make or replace the file ``path``; folders on the way are made.
+    def write_path(self, path: str, content: bytes) -> TextToAwait:
+        """Make or replace the file ``path``; folders on the way are made. In coroutines to be awaited.
 
         Args:
             path: As for ``read_path``.
@@ -105,6 +112,9 @@ class LocalFileSystem(WritableFileSystem):
             ConfigurationError: The path leads out of ``basepath``.
             StorageError: It can't be written.
         """
+        return called(self._write, path, content)
+
+    def _write(self, path: str, content: bytes) -> str:
         file = self._resolved(path)
         # A short name, as that of the file may be as long as names can be.
         draft = file.parent / f".new-{secrets.token_hex(8)}"
@@ -194,8 +204,8 @@ class RemoteFileSystem(WritableFileSystem):
         except ValueError as exc:
             raise ConfigurationError(f"{self.basepath} can't be used: {exc}.") from exc
 
-    def read_path(self, path: str) -> bytes:
-        """What is at ``path``.
+    def read_path(self, path: str) -> BytesToAwait:
+        """What is at ``path``; in coroutines to be awaited.
 
         Args:
             path: Relative to ``basepath``, or a URL inside of it.
@@ -205,6 +215,9 @@ class RemoteFileSystem(WritableFileSystem):
             ConfigurationError: The path leads out of ``basepath``.
             StorageError: The storage can't be used or read.
         """
+        return called(self._read, path)
+
+    def _read(self, path: str) -> bytes:
         url, files = self._resolved(path), self.filesystem
         try:
             return cast(bytes, files.cat_file(url))
@@ -213,8 +226,8 @@ class RemoteFileSystem(WritableFileSystem):
         except Exception as exc:  # each kind of storage has its own
             raise StorageError(f"{url} can't be read: {said(exc)}") from exc
 
-    def write_path(self, path: str, content: bytes) -> str:
-        """Make or replace what is at ``path``.
+    def write_path(self, path: str, content: bytes) -> TextToAwait:
+        """Make or replace what is at ``path``; in coroutines to be awaited.
 
         Args:
             path: As for ``read_path``.
@@ -227,6 +240,9 @@ class RemoteFileSystem(WritableFileSystem):
             ConfigurationError: The path leads out of ``basepath``.
             StorageError: The storage can't be used or written.
         """
+        return called(self._write, path, content)
+
+    def _write(self, path: str, content: bytes) -> str:
         url, files = self._resolved(path), self.filesystem
         try:
             try:
@@ -246,6 +262,8 @@ class RemoteFileSystem(WritableFileSystem):
         relative = path[len(base) :] if inside else path
         if ".." in relative.split("/"):
             raise ConfigurationError(f"The path {path!r} may lead out of the storage {base}.")
+        if not relative.strip("/"):
+            raise ConfigurationError(f"The path {path!r} is that of the storage {base} itself.")
         return f"{base}/{relative.lstrip('/')}"
 
 

@@ -2,7 +2,7 @@
 
 What pydantic can validate goes by pydantic: its models, dataclasses, sets, dates, UUIDs, paths, enums...
 Nothing is written that would come back as something else without a word: a class that can't be found by its
-name, a secret that pydantic would mask, a dict that looks like one of ours.
+name, a secret that pydantic would mask, a dict that looks like one of ours, a date in a field of type Any.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pydantic
 import pydantic_core
 
 from prefect_lite.exceptions import SerializationError
+from prefect_lite.json_likeness import alike
 from prefect_lite.main_module import main_reference
 
 CLASS = "__class__"
@@ -52,7 +53,9 @@ def encode_object(value: Any) -> dict[str, Any]:
             f"A value of type {kind.__qualname__} holds a secret, which JSON would replace by asterisks. "
             f"{_INSTEAD}"
         )
-    return {CLASS: _name_of(kind), DATA: escaped(data)}
+    name = _name_of(kind)
+    _check_that_it_comes_back(name, value, data)
+    return {CLASS: name, DATA: escaped(data)}
 
 
 def decode_object(value: dict[str, Any]) -> Any:
@@ -72,11 +75,28 @@ def decode_object(value: dict[str, Any]) -> Any:
         return dict(cast("list[tuple[Any, Any]]", data))
     if name == "builtins.bytes" and value.get("encoding") == "base64":
         return base64.b64decode(cast(str, data), validate=True)
-    kind = _found(cast(str, name))
+    return _made(cast(str, name), data)
+
+
+def _made(name: str, data: Any) -> Any:
+    kind = _found(name)
     try:
         return _adapter(kind).validate_json(pydantic_core.to_json(data))
     except (ValueError, TypeError, pydantic.errors.PydanticUserError) as exc:
         raise SerializationError(f"A value of type {name} can't be made from its JSON: {exc}") from exc
+
+
+def _check_that_it_comes_back(name: str, value: Any, data: Any) -> None:
+    """Refuse a set of dates, which would be one of texts, a field of type Any with a tuple of sets..."""
+    try:
+        same = alike(value, _made(name, data))
+    except SerializationError as exc:
+        raise SerializationError(f"{exc}. {_INSTEAD}") from exc
+    if not same:
+        raise SerializationError(
+            f"A value of type {name} holds something that JSON would bring back as something else: a field "
+            f"whose type annotation is not that of its value, or objects in a set. {_INSTEAD}"
+        )
 
 
 def escaped(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Runs on a worker that wait for the lock of a key lend their slots, but not at once and not all together.
 
-Who has the lock may itself wait for a run that needs a slot, so no slot may be kept for ever. But each slot that
-is lent brings another run, with a thread or a process of its own, and it may be one that waits for the same lock.
+Who has the lock may itself wait for a run that needs a slot, so no slot may be kept for ever. But each slot
+that is lent brings another run, with a thread or a process of its own, and it may wait for the same lock.
 """
 
 from __future__ import annotations

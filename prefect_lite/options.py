@@ -172,6 +172,12 @@ class Options(AttributeOptions):
     on_commit: Sequence[TransactionHook] | None = None
     on_rollback: Sequence[TransactionHook] | None = None
 
+    # Two more, which follow from these. Every run asks, so they are no properties, nor fields of the class.
+    persists = cast("bool | None", None)
+    """Whether results are persisted, as far as the options say; None leaves it to the flow around."""
+    keeps = cast("bool", False)
+    """Whether each run of the task is a transaction: it persists, or has hooks for them."""
+
     def __post_init__(self) -> None:
         values = self.__dict__
         for name, fix in _FIXES.items():
@@ -185,22 +191,12 @@ class Options(AttributeOptions):
         persists = self.persist_result
         if persists is None and any(values[name] is not None for name in _ASK_FOR_IT):
             persists = True if values["cache_policy"] is None else _wants_cache(self) or None
-        values["_persists"] = persists
-        values["_keeps"] = bool(persists or self.on_commit or self.on_rollback)
+        values["persists"] = persists
+        values["keeps"] = bool(persists or self.on_commit or self.on_rollback)
 
     def retry_delays(self) -> tuple[float, ...]:
         """The configured delays in seconds, one or more; retry n (from 0) takes ``delays[min(n, last)]``."""
         return self.__dict__["_delays"]
-
-    @property
-    def persists(self) -> bool | None:
-        """Whether results are persisted, as far as the options say; None leaves it to the flow around."""
-        return self.__dict__["_persists"]
-
-    @property
-    def keeps(self) -> bool:
-        """Whether each run of the task is a transaction: it persists, or has hooks for them."""
-        return self.__dict__["_keeps"]
 
     def changed(self, changes: Mapping[str, Any]) -> Options:
         """A copy with ``changes``.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from prefect_lite.context import FlowRunContext, RunContext, TaskRunContext, active_transaction
-from prefect_lite.default_home import default_home
 
 if TYPE_CHECKING:
     from prefect_lite.settings import Settings
 
+_UNREAD: Final[Any] = object()
+_found: Settings | None = _UNREAD
+_active = active_transaction.get
 _VARIABLES = ("PREFECT_LITE_PERSIST_RESULTS", "PREFECT_LITE_REFRESH_CACHE")
 
 
@@ -19,11 +20,10 @@ def keeps(context: RunContext) -> TypeGuard[TaskRunContext]:
     """Whether an attempt of the run is a transaction. Quick, as all runs are asked."""
     if context.options.keeps:
         return True
-    if active_transaction.get() is not None or _settings() is not None:
-        return isinstance(context, TaskRunContext) and (
-            active_transaction.get() is not None or persists(context)
-        )
-    return context.enclosing is not None and isinstance(context, TaskRunContext) and persists(context)
+    inside = _active() is not None
+    if not inside and context.enclosing is None and (_settings() if _found is _UNREAD else _found) is None:
+        return False
+    return isinstance(context, TaskRunContext) and (inside or persists(context))
 
 
 def persists(context: RunContext) -> bool:
@@ -49,15 +49,28 @@ def refreshes(context: RunContext) -> bool:
     return settings.refresh_cache if settings is not None else False
 
 
-@lru_cache(maxsize=1)
 def _settings() -> Settings | None:
     """The settings, if there may be other ones than the defaults: to load them takes a direct call long."""
-    if not any(name in os.environ for name in _VARIABLES) and not (default_home() / "settings.env").is_file():
-        return None
-    from prefect_lite.settings import get_settings
+    global _found
+    found = _found
+    if found is _UNREAD:
+        if any(name in os.environ for name in _VARIABLES) or os.path.isfile(_settings_file()):
+            from prefect_lite.settings import get_settings
 
-    return get_settings()
+            found = get_settings()
+        else:
+            found = None
+        _found = found
+    return found
 
 
-forget_settings = _settings.cache_clear
-"""Have the settings looked at anew."""
+def _settings_file() -> str:
+    # As in ``default_home``, without its ``pathlib``, which a direct call has no other need of.
+    home = os.environ.get("PREFECT_LITE_HOME") or os.path.join("~", ".prefect_lite")
+    return os.path.join(os.path.expanduser(home), "settings.env")
+
+
+def forget_settings() -> None:
+    """Have the settings looked at anew."""
+    global _found
+    _found = _UNREAD

@@ -31,10 +31,10 @@ def as_plain(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return value
     if name == "result_serializer":
-        from prefect_lite.serializers import Serializer
+        from prefect_lite.serializers import Serializer, serializer_spec
 
         if isinstance(value, Serializer):
-            return cast("Serializer[Any]", value).model_dump(mode="json")
+            return serializer_spec(cast("Serializer[Any]", value))
     elif isinstance(value, Path):
         return str(value)
     else:
@@ -59,14 +59,13 @@ def from_plain(name: str, plain: Any) -> Any:
     if name == "cache_policy":
         return _policy_from_plain(fields)
     if name == "result_serializer":
-        from prefect_lite.serializers import Serializer
+        from prefect_lite.serializers import serializer_from_spec
 
         try:
-            return Serializer[Any].model_validate(fields)
-        except ValueError as exc:
+            return serializer_from_spec(fields)
+        except ConfigurationError as exc:
             raise ConfigurationError(
-                f"The run's result_serializer {fields.get('type')!r} is not known on this worker. Import the "
-                f"module that defines it where the worker is started."
+                f"The run's result_serializer {fields.get('type')!r} is not known on this worker. {exc}"
             ) from exc
     if "block" in fields:
         # By its name, as each run looks it up: this is remembered, and here nothing may wait for the broker.

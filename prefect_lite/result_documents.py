@@ -62,13 +62,13 @@ def packed(metadata: dict[str, Any], body: bytes) -> bytes:
     Raises:
         SerializationError: There is no keyring to sign it with.
     """
-    document: dict[str, Any] = {"metadata": metadata}
     try:
-        document["result"] = body.decode()
+        text = body.decode()
     except UnicodeDecodeError:
-        document["result"] = base64.b64encode(body).decode()
-        document["encoding"] = "base64"
-    return _signed(document, metadata, body)
+        signed = _signed({"metadata": metadata, "encoding": "base64"}, metadata, body)
+        # Put in by hand, as `json` would make four more copies of what may be long.
+        return b"".join((signed[:-1], b',"result":"', base64.b64encode(body), b'"}'))
+    return _signed({"metadata": metadata, "result": text}, metadata, body)
 
 
 def packed_metadata(metadata: dict[str, Any], body: bytes) -> bytes:

@@ -98,7 +98,7 @@ class ResultRecord(Generic[R]):
         serializer = self.metadata.serializer
         try:
             return serializer.loads(body)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:  # the value's own code runs here
             raise ResultDamaged(
                 f"The stored result {self.metadata.storage_key!r} can't be decoded by the serializer "
                 f"{serializer.type!r}: {type(exc).__name__}: {exc}. Is the code there that its type belongs "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_lite.broker_storage import BrokerStorage
 from prefect_lite.context import RunContext, TaskRunContext, current_context
+from prefect_lite.either_way import as_called
 from prefect_lite.settings import get_settings
 from prefect_lite.thread_or_loop import Waits, in_thread, on_loop
 
@@ -173,8 +174,8 @@ def default_storage() -> Waits[Any]:
 
 
 def get_default_result_storage() -> Any:
-    """The storage that the settings name, else files under ``storage_path``."""
-    return in_thread(default_storage())
+    """The storage that the settings name, else files under ``storage_path``; in coroutines to be awaited."""
+    return as_called(default_storage())
 
 
 async def aget_default_result_storage() -> Any:
@@ -183,7 +184,7 @@ async def aget_default_result_storage() -> Any:
 
 
 def resolve_result_storage(result_storage: Any) -> Any:
-    """The storage that a value of the option ``result_storage`` means.
+    """The storage that a value of the option ``result_storage`` means; in coroutines to be awaited.
 
     Args:
         result_storage: A storage, a path, a URL, or the name of a saved one.
@@ -192,7 +193,7 @@ def resolve_result_storage(result_storage: Any) -> Any:
         ConfigurationError: It means none.
         ValueError: None is saved under this name.
     """
-    return in_thread(resolved_storage(result_storage))
+    return as_called(resolved_storage(result_storage))
 
 
 async def aresolve_result_storage(result_storage: Any) -> Any:

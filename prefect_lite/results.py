@@ -12,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prefect_lite.broker_storage import BrokerStorage, content_of, put
-from prefect_lite.exceptions import ConfigurationError, MissingResult, ResultDamaged
+from prefect_lite.either_way import as_called
+from prefect_lite.exceptions import ConfigurationError, MissingResult, OptionTypeError, ResultDamaged
+from prefect_lite.option_checks import check_object
 from prefect_lite.result_locks import ResultLocks
 from prefect_lite.result_records import ResultRecord, ResultRecordMetadata
 from prefect_lite.result_stores import (
@@ -82,6 +84,15 @@ def storage_key() -> str:
     return uuid4().hex
 
 
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise OptionTypeError(f"A storage key must be text, got {key!r}.")
+    try:
+        key.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigurationError(f"{key!r} can't be a storage key: {exc.reason}.") from exc
+
+
 class ResultStore(ResultLocks):
     """See the module's docstring.
 
@@ -105,7 +116,14 @@ class ResultStore(ResultLocks):
         *,
         default_locks: Callable[[], LockManager] | None = None,
     ) -> None:
-        """``default_locks`` makes the lock manager when one is asked for that was not given."""
+        """``default_locks`` makes the lock manager when one is asked for that was not given.
+
+        Raises:
+            OptionTypeError: ``result_storage`` or ``metadata_storage`` is nothing that can mean a storage.
+        """
+        for name, storage in (("result_storage", result_storage), ("metadata_storage", metadata_storage)):
+            if storage is not None and not isinstance(storage, UUID):
+                check_object(name, storage, or_text=True)
         self.result_storage = result_storage
         self.metadata_storage = metadata_storage
         self.cache_result_in_memory = cache_result_in_memory
@@ -156,16 +174,16 @@ class ResultStore(ResultLocks):
         return copy
 
     def update_for_task(self, task: Task[..., Any]) -> Self:
-        """A copy with the options of a task; what they don't say stays."""
-        return cast("Self", in_thread(changed(self, task.options, of_task=True)))
+        """A copy with the options of a task; what they don't say stays. In coroutines to be awaited."""
+        return as_called(changed(self, task.options, of_task=True))
 
     async def aupdate_for_task(self, task: Task[..., Any]) -> Self:
         """``update_for_task`` for coroutines."""
         return cast("Self", await on_loop(changed(self, task.options, of_task=True)))
 
     def update_for_flow(self, flow: Flow[..., Any]) -> Self:
-        """A copy with the options of a flow; what they don't say stays."""
-        return cast("Self", in_thread(changed(self, flow.options, of_task=False)))
+        """A copy with the options of a flow; what they don't say stays. In coroutines to be awaited."""
+        return as_called(changed(self, flow.options, of_task=False))
 
     async def aupdate_for_flow(self, flow: Flow[..., Any]) -> Self:
         """``update_for_flow`` for coroutines."""
@@ -223,6 +241,11 @@ class ResultStore(ResultLocks):
             self._looked_at = key, found
         return found is not None
 
+    def _overtaken(self, key: str) -> None:
+        """What ``existing`` saw is not what is there now."""
+        if self._looked_at is not None and self._looked_at[0] == key:
+            self._looked_at = None
+
     def _existing(self, key: str) -> Waits[bool]:
         return (yield from self._looked_up(key)) is not None
 
@@ -257,6 +280,7 @@ class ResultStore(ResultLocks):
     def _fetched(self, key: str) -> Waits[ResultRecord[Any]]:
         from prefect_lite.result_documents import opened
 
+        _check_key(key)
         storage = yield from self._storage()
         if self.metadata_storage is None:
             document = opened(key, (yield from content_of(storage, key)))
@@ -341,8 +365,11 @@ class ResultStore(ResultLocks):
         key = record.metadata.storage_key
         if not key:
             raise ConfigurationError("A record without a storage key can't be written: give it one.")
+        _check_key(key)
         yield from self._refused_if_locked(key, holder)
+        self._overtaken(key)
         yield from self._written(record, key, fence)
+        self._overtaken(key)
         record.persisted_in(self)
         self._remember(key, record)
 

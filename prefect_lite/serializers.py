@@ -24,6 +24,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from prefect_lite import json_values
 from prefect_lite.exceptions import SerializationError
+from prefect_lite.json_likeness import unlike_keys
 from prefect_lite.serializer_base import (
     D,
     Serializer,
@@ -123,7 +124,7 @@ class JSONSerializer(Serializer[D]):
     """JSON, with pydantic for what JSON lacks: models, dataclasses, sets, dates, UUIDs, bytes, exceptions...
 
     As always with JSON, tuples become lists, keys of dicts become text, and subclasses of the plain types
-    become those.
+    become those. What else would not come back equal is refused.
 
     Attributes:
         jsonlib: Module with ``dumps`` and ``loads``.
@@ -167,6 +168,8 @@ class JSONSerializer(Serializer[D]):
         dumps = importlib.import_module(self.jsonlib).dumps
         try:
             text: str | bytes = dumps(obj, **options)
+            if unlike_keys(obj):
+                raise ValueError("a dict has two keys that are one in JSON, such as 1 and '1'")
             if self.object_decoder == _DECODER and json_values.needs_escape(text):
                 text = dumps(json_values.escaped(obj), **options)
         except (TypeError, ValueError, RecursionError) as exc:

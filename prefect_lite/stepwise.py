@@ -164,6 +164,13 @@ class Walk:
             elif isinstance(error, StopAsyncIteration):
                 error = None
             outcome = judged(self._context, value, error, reason, outermost=False)
+        except BaseException as exc:
+            if self._context.transaction is not None and not isinstance(exc, GeneratorExit):
+                from prefect_lite import keeping
+
+                asked = keeping.demanded(cast("TaskRunContext", self._context))
+                yield from keeping.broken_off(asked.transaction, exc)
+            raise
         finally:
             del error
         if outcome.kind != "completed":

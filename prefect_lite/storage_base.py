@@ -8,8 +8,8 @@ from abc import abstractmethod
 from typing import Any, cast
 
 from prefect_lite.blocks import Block
+from prefect_lite.either_way import blocking
 from prefect_lite.exceptions import PrefectException, StorageError
-from prefect_lite.own_loop import run_in_own_loop
 from prefect_lite.thread_or_loop import Either, Waits, on_loop
 
 
@@ -114,8 +114,7 @@ def _either(storage: Any, plain: str, twin: str, base: type[Any], *args: Any) ->
         awaitable = None
 
     def in_this_thread() -> Any:
-        value = method(*args)
-        return run_in_own_loop(value) if inspect.isawaitable(value) else value
+        return blocking(lambda: method(*args))
 
     async def in_this_loop() -> Any:
         if awaitable is not None:

@@ -45,7 +45,7 @@ class BaseTransaction(Staging):
 
     @property
     def is_undoing(self) -> bool:
-        """Whether it calls its rollback hooks."""
+        """Whether it rolls back this moment."""
         return self._undoes
 
     def get_parent(self) -> BaseTransaction | None:
@@ -238,9 +238,9 @@ class BaseTransaction(Staging):
             except BaseException as exc:
                 clean = False
                 interruption = interruption if _is_failure(exc) else exc
-        self._undoes = False
         for child in reversed(self.children):
             yield from child.rolling_back()
+        self._undoes = False
         self.state = TransactionState.ROLLED_BACK
         yield from self._unlocking()
         if interruption is not None:
@@ -369,7 +369,7 @@ def active_here() -> BaseTransaction | None:
 
 
 def _is_undone(transaction: BaseTransaction | None) -> bool:
-    """Whether it, or one around it, calls its rollback hooks: what these do is not undone with it."""
+    """Whether it, or one around it, rolls back this moment: what its hooks do is not undone with it."""
     while transaction is not None:
         if transaction.is_undoing:
             return True

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.tools.cluster import Cluster
 from tests.tools.server import ValkeyServer
+from tests.tools.shared_harness import coming_and_going
 from tests.tools.waiting import wait_until
 
 settings.register_profile("default", max_examples=100, stateful_step_count=40, deadline=None)
@@ -94,7 +95,8 @@ def _children() -> set[int]:
 
 def _threads() -> set[str]:
     names = {thread.name for thread in threading.enumerate()}
-    return {name for name in names if name.startswith("prefect-lite") and name not in STANDING_THREADS}
+    ours = {name for name in names if name.startswith("prefect-lite") and name not in STANDING_THREADS}
+    return {name for name in ours if not name.startswith(coming_and_going())}
 
 
 def _descriptors() -> int:

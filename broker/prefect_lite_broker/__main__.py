@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from prefect_lite.exceptions import ConfigurationError, PrefectLiteError
 from prefect_lite.settings import Settings, load_settings
-from prefect_lite_broker.process import run, set_up_logging
+from prefect_lite_broker.process import keep_what_is_loaded, run, set_up_logging
 
 DEFAULT_PORT = 4280
 
@@ -78,6 +78,7 @@ async def run_broker(settings: Settings, args: argparse.Namespace) -> int:
         loop.add_signal_handler(number, broker.ask_stop, signal.Signals(number).name)
     await broker.start(unix_path=args.unix, host=args.host, port=port)
     logger.info("Broker %s listens on %s", broker.broker_id, ", ".join(broker.addresses))
+    keep_what_is_loaded()
     try:
         await broker.serve()
         logger.info("Stopping: %s", broker.stop_reason)

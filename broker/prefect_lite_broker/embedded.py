@@ -34,7 +34,7 @@ from prefect_lite.exceptions import EmbeddedStartError, PrefectLiteError
 from prefect_lite.settings import Settings, load_settings
 from prefect_lite_broker.app import Broker
 from prefect_lite_broker.auth import Auth
-from prefect_lite_broker.process import run, set_up_logging
+from prefect_lite_broker.process import keep_what_is_loaded, run, set_up_logging
 from prefect_lite_broker.redis_store import RedisStore
 from prefect_lite_broker.valkey import EmbeddedValkey
 
@@ -247,6 +247,7 @@ class _Serving:
             place.announce(broker.addresses)
             logger.info("Listening on %s", ", ".join(broker.addresses))
             report.send("ready")
+            keep_what_is_loaded()
             logger.info("Stopping: %s", await self._until_end())
         finally:
             place.withdraw()

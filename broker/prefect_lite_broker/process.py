@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import resource
 import sys
@@ -37,6 +38,14 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as exc:  # macOS has a lower limit besides
         logger.debug("The limit of descriptors stays at %d: %s", soft, exc)
+
+
+def keep_what_is_loaded() -> None:
+    """Everything there is by now stays to the end: no full collection looks at it again, not even the last.
+
+    That one would be a fifth of the processor time between start and end of a broker without work.
+    """
+    gc.freeze()
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +31,7 @@ def main() -> int:
 
     from prefect_lite.cli.app import run
 
+    atexit.register(gc.freeze)  # else the interpreter looks for cycles in all of it before it ends
     return _told(lambda: run(argv))
 
 

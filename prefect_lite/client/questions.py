@@ -46,9 +46,11 @@ class Questions:
         self._queued = deque(item for item in self._queued if item[3] is not answered)
         for request, asked in self._queries.items():
             if asked is answered:
-                # It keeps its place: a broker that has the question counts it until the answer has left.
                 self._session.withdraw_question(request)
+                # It keeps its place: a broker that has the question counts it until the answer has left.
                 self._withdrawn.add(request)
+                if not self._session.welcomed:
+                    self.disconnected()  # no broker has it
                 return
 
     def disconnected(self) -> None:

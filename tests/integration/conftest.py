@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from prefect_lite.testing import Harness
 from tests.integration.harness import PrivateHome
+from tests.tools.shared_harness import emptied, shared_harness
 
 
 @pytest.fixture
@@ -22,3 +24,16 @@ def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PrivateHome
         private.close()
     finally:
         print(private.logs())  # shown by pytest when the test fails
+
+
+@pytest.fixture(scope="module")
+def module_harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """One for the module, whose ``HARNESS_SETTINGS`` it has."""
+    with shared_harness(**getattr(request.module, "HARNESS_SETTINGS", {})) as harness:
+        yield harness
+
+
+@pytest.fixture
+def harness(module_harness: Harness) -> Harness:
+    """A broker, and a worker in this process; nothing that other tests have kept is in it."""
+    return emptied(module_harness)

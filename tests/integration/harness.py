@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,21 @@ SHORT_TIMES = {
     "disconnect_grace_seconds": 0.5,
     "reap_seconds": 0.1,
 }
+
+COMMANDS = """
+    # What each command of the arguments returns and prints
+    import io, json, shlex, sys
+    from contextlib import redirect_stderr, redirect_stdout
+    from prefect_lite.cli import main
+
+    said = []
+    for command in sys.argv[1:]:
+        sys.argv = ["prefect-lite", *shlex.split(command)]
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+            code = main()
+        said.append([sys.argv, code, out.getvalue(), err.getvalue()])
+    print(json.dumps(said))
+"""
 
 PATIENT_TIMES = {"lease_seconds": 6.0, "renew_seconds": 2.0, "disconnect_grace_seconds": 5.0}
 """Where nothing may be lost and no end of a lease is waited for: a busy machine may well stand still."""
@@ -133,6 +149,11 @@ class PrivateHome:
         if check:
             assert result.returncode == 0, f"exit {result.returncode}:\n{result.stdout}\n{result.stderr}"
         return result
+
+    def commands(self, *commands: str) -> list[subprocess.CompletedProcess[str]]:
+        """Run several ``prefect-lite`` commands after each other in one process, which starts but once."""
+        said = json.loads(self.python(COMMANDS, *commands).stdout)
+        return [subprocess.CompletedProcess(args, *rest) for args, *rest in said]
 
     def cli(self, *args: str, timeout: float = 30.0, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the console script ``prefect-lite`` and wait for its end."""

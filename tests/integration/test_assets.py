@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.integration.harness import PrivateHome
+from tests.tools.shared_harness import forget_kept
 
 TASKS = """
     from prefect_lite import flow, task
@@ -47,27 +49,41 @@ TASKS = """
 """
 
 
-@pytest.fixture
-def worker(home: PrivateHome) -> PrivateHome:
+def serving(home: PrivateHome) -> PrivateHome:
     home.write("jobs.py", TASKS)
-    running = home.start("worker", "-m", "prefect_lite.cli", "worker", "jobs")
-    running.wait_for("Serving")
+    start_worker(home)
     return home
 
 
-def shown(home: PrivateHome, *args: str) -> Any:
-    return json.loads(home.cli("assets", *args, "--json").stdout)
+def start_worker(home: PrivateHome, *options: str) -> None:
+    home.start("worker", "-m", "prefect_lite.cli", "worker", "jobs", *options).wait_for("Connected")
 
 
-def latest(home: PrivateHome, key: str) -> dict[str, Any]:
-    return shown(home, key)["materializations"][0]
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateHome]:
+    made = PrivateHome(tmp_path_factory.mktemp("assets"))
+    serving(made)
+    start_worker(made)
+    yield made
+    print(made.logs())
+    made.close()
 
 
-def test_sources_are_found_across_processes(worker: PrivateHome) -> None:
+@pytest.fixture
+def workers(standing: PrivateHome) -> PrivateHome:
+    """Two, and nothing is recorded yet."""
+    forget_kept(standing.runtime)
+    return standing
+
+
+def shown(home: PrivateHome, *commands: str) -> list[Any]:
+    """What ``assets`` says about each, as JSON."""
+    return [json.loads(done.stdout) for done in home.commands(*(f"assets {one} --json" for one in commands))]
+
+
+def test_sources_are_found_across_processes(workers: PrivateHome) -> None:
     """The middle ones are plain tasks, of which the broker knows only what they belong to."""
-    second = worker.start("worker", "-m", "prefect_lite.cli", "worker", "jobs")
-    second.wait_for("Serving")
-    run_id = worker.python(
+    run_id = workers.python(
         """
         from jobs import between, load, rates, report
         run = report.delay(between.delay(between.delay(load.delay(4))), rate=rates.delay())
@@ -75,10 +91,10 @@ def test_sources_are_found_across_processes(worker: PrivateHome) -> None:
         print(run.task_run_id.hex)
         """
     ).stdout.strip()
-    made = latest(worker, "s3://report")
+    report, orders = shown(workers, "s3://report", "s3://raw/orders")
+    made = report["materializations"][0]
     assert made["run_id"].replace("-", "") == run_id
     assert set(made["upstream"]) == {"s3://raw/orders", "s3://rates"}
-    orders = shown(worker, "s3://raw/orders")
     assert orders["properties"]["owners"] == ["Ada", "Bo"]
     assert orders["last_read"] is not None
     (loaded,) = orders["materializations"]
@@ -86,8 +102,8 @@ def test_sources_are_found_across_processes(worker: PrivateHome) -> None:
     assert (loaded["upstream"], loaded["task_key"]) == (["db://shop/orders"], "jobs.load")
 
 
-def test_runs_of_a_program_and_of_workers_find_each_other(worker: PrivateHome) -> None:
-    worker.python(
+def test_runs_of_a_program_and_of_workers_find_each_other(workers: PrivateHome) -> None:
+    workers.python(
         """
         from jobs import between, load, report
         from prefect_lite import flow
@@ -102,16 +118,17 @@ def test_runs_of_a_program_and_of_workers_find_each_other(worker: PrivateHome) -
         asyncio.run(mixed())
         """
     )
-    runs = shown(worker, "s3://report")["materializations"]
+    report, orders = shown(workers, "s3://report", "s3://raw/orders")
+    runs = report["materializations"]
     wanted = ["s3://raw/orders"]
     assert runs
     assert [run["upstream"] for run in runs] == [wanted] * len(runs)
-    assert {run["flow_run_id"] for run in runs} == {latest(worker, "s3://raw/orders")["flow_run_id"]} - {None}
+    assert {run["flow_run_id"] for run in runs} == {orders["materializations"][0]["flow_run_id"]} - {None}
     assert "mixed" in {run["flow_name"] for run in runs}
 
 
-def test_changed_assets_travel_to_workers(worker: PrivateHome) -> None:
-    worker.python(
+def test_changed_assets_travel_to_workers(workers: PrivateHome) -> None:
+    workers.python(
         """
         from jobs import load
         from prefect_lite.assets import Asset, AssetProperties, read_asset
@@ -128,11 +145,11 @@ def test_changed_assets_travel_to_workers(worker: PrivateHome) -> None:
     )
 
 
-def test_the_command_line_shows_them(worker: PrivateHome) -> None:
-    nothing = worker.cli("assets", "s3://nothing", check=False)
+def test_the_command_line_shows_them(workers: PrivateHome) -> None:
+    nothing, none = workers.commands("assets s3://nothing", "assets")
     assert (nothing.returncode, "Nothing is known" in nothing.stdout) == (1, True)
-    assert worker.cli("assets").stdout == "No asset is known.\n"
-    worker.python(
+    assert none.stdout == "No asset is known.\n"
+    workers.python(
         """
         from jobs import broken, load, report
         load.delay(1).result(timeout=30)
@@ -140,30 +157,34 @@ def test_the_command_line_shows_them(worker: PrivateHome) -> None:
         broken.delay().wait(timeout=30)
         """
     )
-    listed = worker.cli("assets").stdout.splitlines()
+    listed = workers.cli("assets").stdout.splitlines()
     keys = ["db://shop/orders", "s3://broken", "s3://raw/orders", "s3://report"]
     assert [line.split()[0] for line in listed] == ["asset", *keys]
     assert "never" in listed[1]
     assert "newest run failed" in listed[2]
     assert "load with spark" in listed[3]
-    assert [asset["key"] for asset in shown(worker, "s3://*")] == keys[1:]
-    assert [asset["key"] for asset in shown(worker, "--limit", "2", "--offset", "1")] == keys[1:3]
-    text = worker.cli("assets", "s3://raw/orders").stdout
+    prefix, page = shown(workers, "'s3://*'", "--limit 2 --offset 1")
+    assert [asset["key"] for asset in prefix] == keys[1:]
+    assert [asset["key"] for asset in page] == keys[1:3]
+    text, failed, some, wrong = workers.commands(
+        "assets s3://raw/orders",
+        "assets s3://broken",
+        "assets s3://raw/orders --limit 1",
+        "assets nothing",
+    )
     for words in ("Orders", "Ada, Bo", "runs    2", "with spark", "from      db://shop/orders", "rows: 3"):
-        assert words in text
-    failed = worker.cli("assets", "s3://broken").stdout
-    assert "FAILED in run" in failed
-    assert "ValueError: on purpose" in failed
-    assert "more runs" in worker.cli("assets", "s3://raw/orders", "--limit", "1").stderr
-    wrong = worker.cli("assets", "nothing", check=False)
+        assert words in text.stdout
+    assert "FAILED in run" in failed.stdout
+    assert "ValueError: on purpose" in failed.stdout
+    assert [text.returncode, failed.returncode, some.returncode] == [0, 0, 0]
+    assert "more runs" in some.stderr
     assert wrong.returncode == 1
     assert "not a valid URI" in wrong.stderr
 
 
 def test_runs_in_child_processes_are_recorded(home: PrivateHome) -> None:
     home.write("jobs.py", TASKS)
-    command = ("-m", "prefect_lite.cli", "worker", "jobs", "--task-runner", "processes")
-    home.start("worker", *command).wait_for("Serving")
+    start_worker(home, "--task-runner", "processes")
     home.python(
         """
         from jobs import alone, in_processes, load, report
@@ -173,22 +194,24 @@ def test_runs_in_child_processes_are_recorded(home: PrivateHome) -> None:
         """,
         timeout=60,
     )
-    assert latest(home, "s3://in-a-process")["metadata"] == {"text": "ä"}
-    runs = shown(home, "s3://report")["materializations"]
-    assert [run["upstream"] for run in runs] == [["s3://raw/orders"]] * 2
+    alone, report = shown(home, "s3://in-a-process", "s3://report")
+    assert alone["materializations"][0]["metadata"] == {"text": "ä"}
+    assert [run["upstream"] for run in report["materializations"]] == [["s3://raw/orders"]] * 2
 
 
-def test_a_worker_whose_broker_is_killed_records_what_it_made(worker: PrivateHome) -> None:
-    worker.write(
+def test_a_worker_whose_broker_is_killed_records_what_it_made(home: PrivateHome) -> None:
+    serving(home)
+    home.write(
         "client.py",
         """
         from jobs import load
         print("sent", [load.delay(1) for _ in range(20)][-1].result(timeout=60), flush=True)
         """,
     )
-    worker.python("from jobs import load; load.delay(1).result(timeout=30)")
-    client = worker.start("client", "client.py")
-    worker.kill_broker()
+    home.python("from jobs import load; load.delay(1).result(timeout=30)")
+    client = home.start("client", "client.py")
+    home.kill_broker()
     client.wait_for("sent [0]", timeout=60)
     assert client.wait() == 0
-    assert shown(worker, "s3://raw/orders")["count"] == 21
+    (orders,) = shown(home, "s3://raw/orders")
+    assert orders["count"] == 21

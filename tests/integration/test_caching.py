@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from prefect_lite.broker_storage import BrokerStorage
 from prefect_lite.cache_policies import INPUTS, NO_CACHE, RUN_ID, TASK_SOURCE
 from prefect_lite.client.keeping import read_entry, write_entry
 from prefect_lite.results import ResultStore
-from prefect_lite.testing import Harness, test_harness
+from prefect_lite.testing import Harness
 from prefect_lite.thread_or_loop import in_thread
 from tests.integration.harness import PATIENT_TIMES, PrivateHome, Running, wait_until
 
@@ -66,12 +66,6 @@ TASKS = """
 
 
 # -- one worker, in this process ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with test_harness() as running:
-        yield running
 
 
 @pytest.fixture

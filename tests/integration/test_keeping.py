@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from prefect_lite.client import keeping
-from prefect_lite.testing import test_harness
+from prefect_lite.testing import Harness
 from prefect_lite.thread_or_loop import in_thread
 from tests.integration.fleet import Fleet
 from tests.integration.harness import PATIENT_TIMES, Running, wait_until
@@ -136,22 +136,20 @@ def test_a_lock_lets_in_one_process_at_a_time_also_when_holders_are_killed(fleet
 
 
 @pytest.mark.parametrize("size", [0, 65_537, 30 * MIB])
-def test_bodies_of_any_length(size: int) -> None:
-    with test_harness():
-        body = os.urandom(size)
-        assert in_thread(keeping.write_entry("key", body)) is True
-        assert in_thread(keeping.read_entry("key")) == body
-        assert in_thread(keeping.entry_exists("key")) is True
-        assert in_thread(keeping.drop_entry("key")) is True
-        assert in_thread(keeping.read_entry("key")) is None
+def test_bodies_of_any_length(harness: Harness, size: int) -> None:
+    body = os.urandom(size)
+    assert in_thread(keeping.write_entry("key", body)) is True
+    assert in_thread(keeping.read_entry("key")) == body
+    assert in_thread(keeping.entry_exists("key")) is True
+    assert in_thread(keeping.drop_entry("key")) is True
+    assert in_thread(keeping.read_entry("key")) is None
 
 
-def test_saved_blocks_are_listed_to_the_last() -> None:
-    with test_harness():
-        names = [(f"kind-{number % 3}", f"name-{number:04}") for number in range(1_100)]
-        for slug, name in names:
-            assert in_thread(keeping.save_block(slug, name, b"document", False))
-        assert in_thread(keeping.list_blocks()) == sorted(names)
+def test_saved_blocks_are_listed_to_the_last(harness: Harness) -> None:
+    names = [(f"kind-{number % 3}", f"name-{number:04}") for number in range(1_100)]
+    for slug, name in names:
+        assert in_thread(keeping.save_block(slug, name, b"document", False))
+    assert in_thread(keeping.list_blocks()) == sorted(names)
 
 
 def test_a_store_that_is_away(fleet: Fleet) -> None:

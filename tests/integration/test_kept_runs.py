@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ from prefect_lite.cache_policies import INPUTS
 from prefect_lite.filesystems import LocalFileSystem
 from prefect_lite.futures import as_completed
 from prefect_lite.settings import get_settings
-from prefect_lite.testing import eager, test_harness
-
-PLACES: dict[str, Callable[[], AbstractContextManager[Any]]] = {"eager": eager, "worker": test_harness}
+from prefect_lite.testing import Harness, eager
 
 
 class OnlyHere:
@@ -45,17 +43,14 @@ class Away:
         raise OSError("it is away")
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("PREFECT_LITE_HOME", str(tmp_path / "home"))
-    get_settings.cache_clear()  # type: ignore[attr-defined]
-    with PLACES[request.param]():
+@pytest.fixture(params=["eager", "worker"])
+def place(request: pytest.FixtureRequest, harness: Harness) -> Iterator[str]:
+    with eager() if request.param == "eager" else nullcontext():
         yield request.param
-    get_settings.cache_clear()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(params=["function", "coroutine"])
-def made(request: pytest.FixtureRequest) -> Callable[..., Task[..., Any]]:
+def made(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Makes a task that returns its argument and how often it has run, in a list."""
     runs: list[int] = []
 
@@ -76,10 +71,10 @@ def ended(called: Task[..., Any], x: int = 1) -> tuple[Any, str]:
     return future.result(timeout=30), future.state.name
 
 
-def test_a_hit_is_a_hit(place: str, made: Any, tmp_path: Path) -> None:
+def test_a_hit_is_a_hit(place: str, made: Any) -> None:
     cached = made()
     assert [ended(cached), ended(cached)] == [([1, 1], "Completed"), ([1, 1], "Cached")]
-    assert not list(tmp_path.rglob("storage/*"))  # it is where the other workers look
+    assert not list(get_settings().home.rglob("storage/*"))  # it is where the other workers look
 
 
 def test_what_is_in_a_storage_is_read_from_there(place: str, made: Any, tmp_path: Path) -> None:

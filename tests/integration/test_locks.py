@@ -15,7 +15,7 @@ from prefect_lite.broker_storage import BrokerStorage
 from prefect_lite.client import keeping
 from prefect_lite.locking.redis import RENEWALS, RedisLockManager
 from prefect_lite.results import ResultStore
-from prefect_lite.testing import Harness, test_harness
+from prefect_lite.testing import Harness
 from prefect_lite.thread_or_loop import in_thread
 from prefect_lite.transactions import IsolationLevel, transaction
 from tests.integration.harness import PATIENT_TIMES, PrivateHome, wait_until
@@ -51,12 +51,6 @@ COUNTER = """
         inside.rmdir()
         manager.release_lock("k", holder)
 """
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with test_harness() as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from prefect_lite.stored_results import FOLDER
 from prefect_lite.testing import Harness, test_harness
 
 INLINE = 10_000
+HARNESS_SETTINGS = {"inline_result_bytes": INLINE}
 
 
 @task
@@ -48,12 +48,6 @@ async def length_async(value: Any) -> int:
 @task
 def fails(count: int) -> None:
     raise ValueError("y" * count)
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with test_harness(inline_result_bytes=INLINE) as running:
-        yield running
 
 
 def files() -> list[Path]:

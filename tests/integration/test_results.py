@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -29,12 +28,6 @@ from tests.test_docs import CODE, execute
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with test_harness() as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from prefect_lite.testing import test_harness as harness
+from prefect_lite.testing import Harness
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -17,8 +17,8 @@ Execute = Callable[[str], list[str]]
 
 
 @pytest.fixture
-def execute(tmp_path: Path) -> Iterator[Execute]:
-    """Runs an example in an empty directory, with a broker and a home of its own; gives what it prints."""
+def execute(harness: Harness, tmp_path: Path) -> Execute:
+    """Runs an example in an empty directory, with an empty broker of its own; gives what it prints."""
 
     def run(name: str) -> list[str]:
         command = [sys.executable, str(EXAMPLES / name)]
@@ -26,8 +26,7 @@ def execute(tmp_path: Path) -> Iterator[Execute]:
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    with harness():
-        yield run
+    return run
 
 
 def test_caching(execute: Execute) -> None:

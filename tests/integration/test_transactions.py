@@ -14,7 +14,7 @@ import pytest
 from prefect_lite import flow, task
 from prefect_lite.cache_policies import INPUTS
 from prefect_lite.results import ResultStore
-from prefect_lite.testing import Harness, test_harness
+from prefect_lite.testing import Harness
 from prefect_lite.transactions import (
     AsyncTransaction,
     CommitMode,
@@ -67,12 +67,6 @@ TASKS = """
         from prefect_lite.task_worker import serve
         serve(step, both, slow, limit=2)
 """
-
-
-@pytest.fixture
-def harness() -> Iterator[Harness]:
-    with test_harness() as running:
-        yield running
 
 
 @pytest.fixture

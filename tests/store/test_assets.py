@@ -258,7 +258,7 @@ async def test_the_order_of_keys_is_that_of_their_bytes_in_any_locale(driver: Dr
 async def test_a_question_about_many_assets_is_written_in_parts(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sources of a run are kept with each of its assets: 64 KiB in the question are 16 MiB in the store."""
+    """The sources of a run are kept with each of its assets: 64 KiB asked are 16 MiB kept."""
     lane, largest = driver.store.backlogs[0].keep, 0
     add = lane.add
 
@@ -399,7 +399,11 @@ async def test_a_server_without_memory_refuses_to_record_and_goes_on_with_all_el
     driver.client.config_set("maxmemory", 1)
     try:
         pipelines = driver.store.counters["pipelines"]
-        for record in (GOOD, [*GOOD[:4], [], [[TABLE, b"", b""]], []], [*GOOD[:1], "", *GOOD[2:4], [], [], [TABLE]]):
+        for record in (
+            GOOD,
+            [*GOOD[:4], [], [[TABLE, b"", b""]], []],
+            [*GOOD[:1], "", *GOOD[2:4], [], [], [TABLE]],
+        ):
             with pytest.raises(Refusal, match="no memory to record this") as refused:
                 await asked(driver, "asset.record", record)
             assert refused.value.code == "full"

@@ -68,7 +68,7 @@ READ_ONLY = {
 def test_every_script_says_what_it_may_do(name: str) -> None:
     """Without such a line no script could write while memory is full, not even what makes room."""
     flags = " flags=allow-oom"
-    if name in ("submit", "through", "log", "accepts", "keep_put", "block_put", "asset_record"):
+    if name in ("submit", "through", "log", "accepts", "keep_put", "block_put", "asset_record", "asset_note"):
         flags = ""
     elif name in READ_ONLY:
         flags = " flags=no-writes"

@@ -47,6 +47,9 @@ from prefect_lite_worker.pipe import (
 )
 from prefect_lite_worker.registry import AnyTask
 
+LOCK_PATIENCE_SECONDS = 10.0
+"""Each slot that is lent meanwhile takes a process more."""
+
 LEAVE_SECONDS = 5.0
 """For exit handlers and threads of the user that don't want to end."""
 WAKING_SIGNAL = signal.SIGURG

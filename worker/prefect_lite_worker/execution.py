@@ -90,6 +90,7 @@ class Execution:
         self._namespace = namespace
         self.max_payload_bytes = max_payload_bytes
         self._settings = settings
+        self._inline = max_payload_bytes if settings is None else settings.inline_result_bytes
         self.long_bytes = LONG_BYTES if settings is None else min(LONG_BYTES, settings.inline_result_bytes)
         self._changed: dict[tuple[int, str], Options] = {}
         self.beside = ThreadPoolExecutor(SIGNING_THREADS, "prefect-lite-signing")
@@ -363,11 +364,12 @@ class Execution:
         except Exception as exc:
             self._not_serializable(run, exc, seconds)
             return
-        try:
-            sealed = self.bounded(run, sealed)
-        except PrefectException as exc:
-            self.fail(run, exc, str(exc), seconds)
-            return
+        if len(sealed) > self._inline or len(sealed) > self.max_payload_bytes:
+            try:
+                sealed = self.bounded(run, sealed)
+            except PrefectException as exc:
+                self.fail(run, exc, str(exc), seconds)
+                return
         name, message = "Completed", ""
         if outcome.state is not None and (outcome.returned or outcome.kept is not None):
             name = sendable(outcome.state.name, MAX_NAME)

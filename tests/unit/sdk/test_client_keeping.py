@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from prefect_lite.client import keeping
-from prefect_lite.client.questions import WINDOW
+from prefect_lite.client.questions import WINDOW, Questions
+from prefect_lite.client.requests import Answered
 from prefect_lite.client.runtime import close_runtime, get_runtime
 from prefect_lite.exceptions import AuthenticationFailed, BrokerUnreachable, StorageError, StoreUnavailable
 from prefect_lite.protocol import messages as m
+from prefect_lite.protocol.codec import decode_frame, encode_frame
+from prefect_lite.protocol.peer_session import PeerSession
 from prefect_lite.settings import get_settings
 from prefect_lite.thread_or_loop import in_thread, on_loop
 from tests.tools.waiting import wait_until
@@ -83,6 +86,23 @@ def test_questions_that_nobody_waits_for_give_their_places_back(short: float, br
     broker.questions["keep.has"] = Says((True, True))
     broker.cut()
     assert in_thread(keeping.entry_exists("key")) is True
+
+
+def test_questions_given_up_without_a_connection_have_no_places() -> None:
+    """They were never asked, so no answer would free their places once there is a connection."""
+    session = PeerSession("client", "default", max_payload_bytes=1 << 20)
+    questions = Questions(session, lambda: None)
+    given_up, waiting = [Answered() for _ in range(WINDOW)], Answered()
+    for number, answered in enumerate([*given_up, waiting]):
+        questions.ask("keep.has", [f"k{number}"], None, answered)
+    for answered in given_up:
+        questions.withdraw(answered)
+    session.connect()
+    assert [*session.data_to_send()], "HELLO"
+    welcome = m.Welcome(1, "s", b"x", 0, False, [], 15.0, 5.0, 1 << 20, "broker", "1")
+    session.receive(encode_frame([welcome]))
+    sent = [message for frame in session.data_to_send() for message in decode_frame(frame)]
+    assert [message.arg for message in sent if isinstance(message, m.Query)] == [[f"k{WINDOW}"]]
 
 
 def test_a_coroutine_that_is_cancelled_asks_no_more(client_home: Path, broker: ScriptedBroker) -> None:

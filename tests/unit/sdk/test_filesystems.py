@@ -56,6 +56,12 @@ def test_a_folder_keeps_bytes(files: LocalFileSystem) -> None:
     assert os.listdir(f"{files.basepath}/a") == ["b.txt"]
 
 
+@pytest.mark.parametrize("path", ["", "/", "memory://itself", "memory://itself/"])
+def test_an_object_store_refuses_its_own_path(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="itself"):
+        RemoteFileSystem(basepath="memory://itself").write_path(path, b"")
+
+
 async def _async_round(files: WritableFileSystem) -> bytes:
     await files.awrite_path("c", b"three")
     return await files.aread_path("c")

@@ -17,7 +17,7 @@ from prefect_lite.local_runs import close_threads
 from prefect_lite.result_records import ResultRecord
 from prefect_lite.settings import get_settings
 from prefect_lite.task_runners import ProcessPoolTaskRunner
-from prefect_lite.transactions import get_transaction, transaction
+from prefect_lite.transactions import Transaction, get_transaction, transaction
 
 Events = list[str]
 
@@ -250,6 +250,34 @@ def test_each_run_has_its_own(events: Events) -> None:
     assert seen[0] is seen[2]
     assert seen[0] is not seen[1]
     assert seen[1].get_parent() is seen[0]
+
+
+def test_what_is_committed_by_hand_keeps_nothing_that_was_not_staged(events: Events) -> None:
+    @task(cache_policy=INPUTS)
+    def commits(x: int) -> int:
+        events.append("ran")
+        own = get_transaction()
+        assert isinstance(own, Transaction)
+        own.commit()
+        return x
+
+    assert [commits(3), commits(3)] == [3, 3]
+    assert events == ["ran", "ran"]
+
+
+def test_a_generator_that_ends_the_program_rolls_back(events: Events) -> None:
+    inner = hooked(events, "inner")
+
+    @task
+    def counts() -> Iterator[int]:
+        assert get_transaction() is not None
+        inner()
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        [*counts()]
+    assert events[-1] == "inner rollback"
 
 
 def test_a_generator_commits_when_it_has_ended(events: Events) -> None:

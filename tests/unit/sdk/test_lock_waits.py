@@ -48,7 +48,8 @@ def test_a_slot_is_lent_after_a_while_and_once(clock: Clock) -> None:
     assert waiting() is False
     assert lease.lent == 0
     clock.now += 0.2
-    waiting(), waiting()
+    waiting()
+    waiting()
     assert lease.lent == 1
     waiting.end()
     waiting.end()

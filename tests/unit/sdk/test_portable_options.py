@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -103,5 +108,30 @@ def test_what_only_this_process_has_is_refused_at_the_call(changes: dict[str, An
 def test_what_a_worker_does_not_know_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ConfigurationError, match="not known on this worker"):
         applied(Options(), {"cache_policy": {"policy": "OfNextYear"}})
-    with pytest.raises(ConfigurationError, match="Import the module"):
+    with pytest.raises(ConfigurationError, match="must be imported first"):
         applied(Options(), {"result_serializer": {"type": "of-next-year"}})
+
+
+def test_a_worker_finds_a_users_own_serializer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+        from prefect_lite.serializers import Serializer
+        class Shout(Serializer):
+            type: str = "portable-shout"
+            volume: int = 1
+    """
+    (tmp_path / "portable_shouting.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    serializer = importlib.import_module("portable_shouting").Shout(volume=3)
+    travelled = Task(body).with_options(result_serializer=serializer).travelling_options
+    program = """
+        import json, sys
+        from prefect_lite.options import Options, applied
+        found = applied(Options(), json.loads(sys.argv[1])).result_serializer
+        print(type(found).__module__, found.volume)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), json.dumps(travelled)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "portable_shouting 3\n", done.stderr

@@ -587,7 +587,7 @@ async def test_a_store_takes_the_options_of_a_flow(store: ResultStore, tmp_path:
     @flow(result_storage=str(tmp_path / "f"), result_serializer="json", cache_result_in_memory=False)
     def chosen() -> None: ...
 
-    for updated in (store.update_for_flow(chosen), await store.aupdate_for_flow(chosen)):
+    for updated in (await store.update_for_flow(chosen), await store.aupdate_for_flow(chosen)):
         assert updated.result_storage == LocalFileSystem(basepath=str(tmp_path / "f"))
         assert updated.serializer == JSONSerializer()
         assert updated.cache_result_in_memory is False
@@ -596,10 +596,10 @@ async def test_a_store_takes_the_options_of_a_flow(store: ResultStore, tmp_path:
 async def test_storages_and_serializers_by_their_names(tmp_path: Path, client_home: Path) -> None:
     here = LocalFileSystem(basepath=str(tmp_path))
     for given in (tmp_path, str(tmp_path), f"file://{tmp_path}", here):
-        assert resolve_result_storage(given) == here
+        assert await resolve_result_storage(given) == here
         assert await aresolve_result_storage(given) == here
     default = LocalFileSystem(basepath=str(client_home / "storage"))
-    assert get_default_result_storage() == await aget_default_result_storage() == default
+    assert await get_default_result_storage() == await aget_default_result_storage() == default
     assert resolve_serializer("json") == JSONSerializer()
     assert get_default_result_serializer() == PickleSerializer()
     with pytest.raises(ConfigurationError, match="pickle"):
@@ -999,3 +999,47 @@ def test_a_result_that_can_not_be_decoded_is_made_anew(
         assert gives(return_state=True).name == "Completed"
     assert "can't be decoded by the serializer 'lossy-for-results'" in caplog.text
     assert gives(return_state=True).result() == 1
+
+
+@pytest.mark.parametrize("field", ["result_storage", "metadata_storage"])
+def test_a_store_refuses_what_is_no_storage(field: str) -> None:
+    with pytest.raises(OptionTypeError, match=field):
+        ResultStore(**{field: 5})
+
+
+def test_what_was_looked_at_before_a_writing_is_not_read_after_it(store: ResultStore) -> None:
+    store.write(1, key="k")
+    transacting = store.model_copy(update={"cache_result_in_memory": False})
+    assert in_thread(transacting.existing("k"))
+    transacting.write(2, key="k")
+    assert in_thread(transacting.reading("k")).result == 2
+
+
+class Exiting:
+    """Its pickle can be made, and what it says ends the process."""
+
+    def __reduce__(self) -> Any:
+        return _exit, ()
+
+
+def _exit() -> None:
+    raise SystemExit(4)
+
+
+def test_a_cached_value_that_ends_the_process_when_it_is_loaded_is_a_run(tmp_path: Path) -> None:
+    @task(result_storage=tmp_path, result_storage_key="k")
+    def exiting() -> Exiting:
+        return Exiting()
+
+    assert [exiting(return_state=True).name for _ in range(2)] == ["Completed", "Completed"]
+
+
+def test_a_key_that_is_no_text_is_refused(store: ResultStore) -> None:
+    with pytest.raises(OptionTypeError, match="must be text, got 5"):
+        store.write(1, key=5)  # type: ignore[arg-type]
+
+
+def test_a_key_that_is_no_unicode_is_refused(store: ResultStore) -> None:
+    for wrong in (lambda: store.write(1, key="\ud800"), lambda: store.read("\ud800")):
+        with pytest.raises(ConfigurationError, match="can't be a storage key"):
+            wrong()

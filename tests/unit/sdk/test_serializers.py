@@ -403,3 +403,79 @@ def test_serializers_are_copied_and_pickled(kind: str) -> None:
     for other in (pickle.loads(pickle.dumps(serializer)), copy.deepcopy(serializer), serializer.model_copy()):
         assert type(other) is type(serializer)
         assert other == serializer
+
+
+@dataclasses.dataclass
+class Anything:
+    held: Any
+
+
+class AnyModel(pydantic.BaseModel):
+    held: Any
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Anything({1, 2}),
+        Anything(datetime.date(2020, 1, 1)),
+        Anything(Anything(1)),
+        Anything([Model(number=1)]),
+        AnyModel(held=b"a"),
+        AnyModel(held=decimal.Decimal(1)),
+        AnyModel(held=math.inf),
+        AnyModel(held=math.nan),
+        collections.deque([1], maxlen=3),
+        {datetime.date(2020, 1, 1)},
+        {(1, 2)},
+        {b"a"},
+        {Colour.RED},
+        decimal.Decimal("NaN"),
+        bytearray(b"a"),
+        datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(seconds=1))),
+        {1: "int", "1": "text"},
+        [{True: 1, "true": 2}],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_json_refuses_what_would_come_back_as_something_else(value: Any) -> None:
+    with pytest.raises(SerializationError):
+        JSONSerializer[Any]().dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Anything((1, [2.5, None, True])),
+        Anything({"a": {"b": "c"}}),
+        Anything({1: 2, False: 4}),
+        collections.deque([1, "a"]),
+        {1, "1"},
+        {None, 1.5},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_json_takes_what_comes_back_as_json_does_it(value: Any) -> None:
+    json = JSONSerializer[Any]()
+    back = json.loads(json.dumps(value))
+    assert type(back) is type(value)
+    assert json.dumps(back) == json.dumps(value)
+
+
+_anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+    | st.binary() | st.dates() | st.uuids() | st.decimals() | st.sets(st.integers() | st.text() | st.dates()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.builds(Anything, inner)
+    | st.builds(AnyModel, held=inner),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@given(_anything)
+def test_json_brings_back_what_it_takes(value: Any) -> None:
+    json = JSONSerializer[Any]()
+    try:
+        data = json.dumps(value)
+    except SerializationError:
+        return
+    assert json.loads(data) == value
