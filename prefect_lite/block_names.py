@@ -58,7 +58,7 @@ def no_such_block(slug: str, name: str) -> Waits[ConfigurationError]:
     if near:
         hint = f"Saved are {', '.join(near)}."
     else:
-        hint = f"Saved are {len(saved)} other blocks; 'prefect-lite block list' shows them." if saved else ""
+        hint = "'prefect-lite block list' shows what is saved." if saved else ""
     return ConfigurationError(
         f"There is no saved {slug}/{name}. {hint or 'Nothing is saved yet: save one with its save() method.'}"
     )

@@ -134,9 +134,10 @@ def _prepared(context: TaskRunContext) -> Waits[Kept]:
         store=store,
         isolation_level=_level(policy) if key is not None else IsolationLevel.READ_COMMITTED,
         overwrite=key is None or not repeats or refreshes(context),
-        write_on_commit=False,  # before anything is staged: its code may commit it by hand
+        write_on_commit=True,
         logger=get_run_logger(),
     )
+    transaction.is_of_run = True
     return Kept(transaction, store, transaction.key)
 
 
@@ -211,7 +212,6 @@ def closed(context: TaskRunContext, kept: Kept, outcome: Outcome) -> Waits[Outco
     try:
         if kept.store is not None:
             staged = record = kept.store.create_result_record(staged, kept.key, _expiration(context))
-            transaction.write_on_commit = True
         transaction.stage(staged, list(options.on_rollback or ()), list(options.on_commit or ()))
     except Exception as exc:
         yield from _left(transaction, exc)

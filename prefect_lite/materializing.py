@@ -109,9 +109,10 @@ def materialize(
         raise OptionTypeError(
             "materialize requires at least one asset argument, as in `@materialize(asset)`."
         )
+    made = listed("assets", assets)
 
     def decorate(function: Callable[P, R]) -> MaterializingTask[P, R]:
-        return MaterializingTask(function, assets=assets, materialized_by=by, **task_kwargs)
+        return MaterializingTask(function, assets=made, materialized_by=by, **task_kwargs)
 
     return decorate
 

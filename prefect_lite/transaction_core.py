@@ -266,7 +266,8 @@ class BaseTransaction(Staging):
     def _log_failure(self, error: BaseException) -> None:
         if isinstance(error, _EXPLAINED):
             self.logger.warning(
-                "The result of the transaction %s can't be kept, so it is rolled back: %s",
+                "The result of the transaction %s can't be kept, so its rollback hooks are called: %s A task run "
+                "has completed all the same.",
                 self._name(),
                 error,
             )
@@ -306,6 +307,8 @@ class BaseTransaction(Staging):
     def _writing(self) -> Waits[None]:
         if not self.key or self.store is None or not self.write_on_commit:
             return
+        if self.is_of_run and not self.is_staged():
+            return  # its code has committed it by hand: other runs are not to take None for the result
         from prefect_lite.result_records import ResultRecord
 
         value: Any = self.staged_value

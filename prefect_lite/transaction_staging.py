@@ -41,6 +41,7 @@ class Staging:
         overwrite: An earlier record does not count.
         logger: Told of hooks and of what goes wrong.
         write_on_commit: The record is written.
+        is_of_run: It is that of a task run, which stages its result at its end; without one there is no record.
         staged_value: What the record will hold.
     """
 
@@ -72,6 +73,7 @@ class Staging:
         self.overwrite = overwrite
         self.logger = logger if logger is not None else _logger
         self.write_on_commit = write_on_commit
+        self.is_of_run = False
         self.staged_value: Any = None
         self._values: dict[str, Any] = {}
         self._parent: BaseTransaction | None = None

@@ -852,3 +852,8 @@ def test_the_guide_is_true() -> None:
             else:
                 exec(compile(source, "docs/assets.md", "exec"), names)
     assert checked == 6
+
+
+def test_the_decorator_without_parentheses_is_refused_where_it_stands() -> None:
+    with pytest.raises(OptionTypeError, match="Give an Asset"):
+        materialize(lambda: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -645,7 +645,7 @@ def test_a_record_that_can_not_be_written_rolls_back(
     assert events == ["commit", "undo"]
     assert txn.is_rolled_back()
     assert not store.exists("k")
-    assert "The result of the transaction 'k' can't be kept, so it is rolled back:" in caplog.text
+    assert "The result of the transaction 'k' can't be kept, so its rollback hooks are called:" in caplog.text
 
 
 def test_an_empty_key_is_none(store: ResultStore) -> None:

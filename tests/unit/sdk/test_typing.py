@@ -45,7 +45,7 @@ def test_mypy_reports_exactly_the_wrong_lines() -> None:
         "-m",
         "mypy",
         "--strict",
-        "--no-incremental",
+        f"--cache-dir={ROOT / '.mypy_cache' / 'samples'}",
         "--follow-imports=silent",
         *SAMPLES,
     ]
