@@ -266,8 +266,8 @@ class BaseTransaction(Staging):
     def _log_failure(self, error: BaseException) -> None:
         if isinstance(error, _EXPLAINED):
             self.logger.warning(
-                "The result of the transaction %s can't be kept, so its rollback hooks are called: %s A task run "
-                "has completed all the same.",
+                "The result of the transaction %s can't be kept, so its rollback hooks are called: %s "
+                "A task run has completed all the same.",
                 self._name(),
                 error,
             )

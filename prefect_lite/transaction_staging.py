@@ -41,7 +41,7 @@ class Staging:
         overwrite: An earlier record does not count.
         logger: Told of hooks and of what goes wrong.
         write_on_commit: The record is written.
-        is_of_run: It is that of a task run, which stages its result at its end; without one there is no record.
+        is_of_run: It is a task run's, which stages its result at its end; before that there is no record.
         staged_value: What the record will hold.
     """
 

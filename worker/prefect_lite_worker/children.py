@@ -107,10 +107,11 @@ class Child:
     def kill(self) -> None:
         """End it now, with what it has started in its own session."""
         self.killed = self.leaving = True
-        self._channel.close()
+        # Before the channel: at its end the child leaves by itself, and then its group can not be found.
         if self.process.poll() is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+        self._channel.close()
         self._check_until(monotonic() + LEAVE_SECONDS)
 
     def check(self) -> bool:

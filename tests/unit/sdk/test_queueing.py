@@ -56,16 +56,20 @@ class Queue:
         self.broker = broker
         self.room = room
         self.code = code
+        self.full = False
         self.asked: Counter[str] = Counter()
         self.accepted: list[str] = []
         broker.accept = self
 
     def __call__(self, submit: m.Submit) -> m.Message:
         self.asked[submit.run_id] += 1
-        if self.room > 0:
+        if self.room > 0 and not self.full:
             self.room -= 1
             self.accepted.append(submit.run_id)
             return m.Accepted([submit.run_id])
+        # For the rest of the frame: room that comes in the midst of it would let runs overtake others.
+        self.full = True
+        asyncio.get_running_loop().call_soon(setattr, self, "full", False)
         self.broker.submits.remove(submit)  # it has no record of it
         return m.Refused(submit.run_id, self.code, "7 runs wait; limit allows 7.", RETRY)
 
