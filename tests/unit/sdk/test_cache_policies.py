@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from prefect_lite.transactions import IsolationLevel
 
 from prefect_lite import Task, flow, task
 from prefect_lite.cache_keys import cache_key, effective_policy
@@ -40,6 +39,7 @@ from prefect_lite.exceptions import ConfigurationError, HashError, OptionTypeErr
 from prefect_lite.hashing import task_input_hash
 from prefect_lite.run_creation import new_record
 from prefect_lite.task_sources import source_hash
+from prefect_lite.transactions import IsolationLevel
 
 NOTHING: Any = None
 
