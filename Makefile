@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 # More processes than two cores: half of the time they wait. worksteal: the long tests are side by side.
-PYTEST_ARGS ?= -n 5 --dist worksteal -q
+PYTEST_ARGS ?= -n 4 --dist worksteal -q
 
 .PHONY: demo test lint types bench budgets guard guard-update chaos docs clean
 

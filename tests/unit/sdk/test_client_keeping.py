@@ -82,7 +82,8 @@ def test_a_broker_that_says_nothing_is_not_asked_again_later(short: float, broke
 def test_questions_that_nobody_waits_for_give_their_places_back(short: float, broker: ScriptedBroker) -> None:
     with ThreadPoolExecutor(WINDOW) as pool:
         asked = [pool.submit(in_thread, keeping.entry_exists(f"k{i}")) for i in range(WINDOW)]
-    assert all(isinstance(each.exception(), StoreUnavailable) for each in asked)
+    # Those that had no connection in time say so instead; their places are given back all the same.
+    assert all(isinstance(each.exception(), StoreUnavailable | BrokerUnreachable) for each in asked)
     broker.questions["keep.has"] = Says((True, True))
     broker.cut()
     assert in_thread(keeping.entry_exists("key")) is True
