@@ -20,7 +20,7 @@ from tests.tools.server import ValkeyServer
 from tests.tools.shared_harness import coming_and_going
 from tests.tools.waiting import wait_until
 
-settings.register_profile("default", max_examples=100, stateful_step_count=40, deadline=None)
+settings.register_profile("default", max_examples=60, stateful_step_count=40, deadline=None)
 settings.register_profile(
     "full",
     max_examples=500,

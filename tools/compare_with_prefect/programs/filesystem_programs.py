@@ -180,12 +180,12 @@ def saved_asynchronously():
 
 
 def remote():
-    files = RemoteFileSystem(basepath="memory://root")
+    files = RemoteFileSystem(basepath="memory://base")
     files.write_path("a/b", b"bytes")
     return [
         files.read_path("a/b") == b"bytes",
         told(lambda: files.read_path("nothing")),
-        told(lambda: files.read_path("memory://root/a/b") == b"bytes"),
+        told(lambda: files.read_path("memory://base/a/b") == b"bytes"),
         told(lambda: files.read_path("memory://other/a")),
     ]
 
